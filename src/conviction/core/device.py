@@ -1,0 +1,83 @@
+"""The machine at hand: which device computes, in which precision, with how many threads and how much memory."""
+
+from __future__ import annotations
+
+import functools
+import os
+import platform
+import resource
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from conviction.core.errors import ConfigError
+
+if TYPE_CHECKING:
+    import torch
+
+DeviceName = Literal["auto", "cpu", "cuda"]
+PrecisionName = Literal["auto", "float32", "bfloat16"]
+
+
+def choose_device(name: DeviceName) -> torch.device:
+    """`auto` takes the GPU where there is one.
+
+    Raises: ConfigError where `cuda` is asked for and torch finds none.
+    """
+    import torch
+
+    if name == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("`fit.device: cuda` was asked for, but torch finds no CUDA device. Use `auto` or `cpu`.")
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(name)
+
+
+def choose_precision(name: PrecisionName, device: torch.device) -> Literal["float32", "bfloat16"]:
+    """`auto` takes bfloat16 where the processor or the GPU computes in it, and float32 elsewhere.
+
+    A processor without such instructions emulates bfloat16 several times slower than float32.
+    """
+    if name != "auto":
+        return name
+    if device.type == "cuda":
+        import torch
+
+        return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
+    return "bfloat16" if processor_flags() & {"avx512_bf16", "amx_bf16", "bf16"} else "float32"
+
+
+@functools.cache
+def processor_flags() -> frozenset[str]:
+    """The instruction sets that the processor names, as Linux lists them; empty elsewhere."""
+    for line in _cpuinfo():
+        key, _, value = line.partition(":")
+        if key.strip() in ("flags", "Features"):
+            return frozenset(value.split())
+    return frozenset()
+
+
+def processor_name() -> str:
+    for line in _cpuinfo():
+        key, _, value = line.partition(":")
+        if key.strip() == "model name":
+            return value.strip()
+    return platform.processor() or platform.machine()
+
+
+def num_cores() -> int:
+    """The cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def peak_memory_bytes() -> int:
+    """The most resident memory that this process has had since it started."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def _cpuinfo() -> list[str]:
+    path = Path("/proc/cpuinfo")
+    return path.read_text().splitlines() if path.exists() else []

@@ -1,0 +1,126 @@
+"""Faults that a user can mend. Each says the rule, the value received and the way out.
+
+The command line prints the message alone and exits with code 2. `assert` is for our own bugs.
+"""
+
+from __future__ import annotations
+
+import difflib
+import errno
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import ClassVar
+
+
+class ConvictionError(Exception):
+    """A fault that the user can mend; `kind` names its family for programs that read `--json`."""
+
+    kind: ClassVar[str] = "error"
+
+    @property
+    def message(self) -> str:
+        return str(self)
+
+
+class ConfigError(ConvictionError):
+    """A recipe, an override or an argument breaks a rule."""
+
+    kind = "config"
+
+
+class UnknownName(ConfigError):
+    """A name is not in its registry; the message gives the nearest known ones."""
+
+    kind = "unknown_name"
+
+    def __init__(self, what: str, name: str, known: Iterable[str]) -> None:
+        self.what, self.name, self.known = what, name, sorted(known)
+        super().__init__(f"No {what} named {name!r}. {did_you_mean(name, self.known)}")
+
+
+class NewerFormat(ConfigError):
+    """A file was written by a later version of Conviction."""
+
+    kind = "newer_format"
+
+
+class DataError(ConvictionError):
+    """The pictures, or the archive that holds them, cannot be used as they are."""
+
+    kind = "data"
+
+
+class RunError(ConvictionError):
+    """A run folder is missing, damaged, or in a state that forbids the request."""
+
+    kind = "run"
+
+
+class LedgerError(ConvictionError):
+    """The ledger's database cannot be reached or used."""
+
+    kind = "ledger"
+
+
+class StorageError(ConvictionError):
+    """A file cannot be written: full disk, read-only folder, missing permission."""
+
+    kind = "storage"
+
+
+class TrainingDiverged(ConvictionError):
+    """The loss became NaN or infinite."""
+
+    kind = "diverged"
+
+
+class OutOfMemory(ConvictionError):
+    """A step needs more memory than there is."""
+
+    kind = "out_of_memory"
+
+
+class InstallationError(ConvictionError):
+    """The installed packages do not fit each other."""
+
+    kind = "installation"
+
+
+def nearest(name: str, known: Iterable[str]) -> str | None:
+    """The known name most like `name`, or None where none is alike."""
+    lowered = {candidate.lower(): candidate for candidate in known}
+    found = difflib.get_close_matches(name.lower(), list(lowered), n=1, cutoff=0.55)
+    return lowered[found[0]] if found else None
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """`Did you mean 'x'? Known: …`, or the known names alone where none is alike."""
+    known = list(known)
+    guess = nearest(name, known)
+    hint = f"Did you mean {guess!r}? " if guess else ""
+    return f"{hint}Known: {', '.join(known)}."
+
+
+_WAYS_OUT = {
+    errno.ENOSPC: "the disk is full: free some space, or put the folder elsewhere",
+    errno.EDQUOT: "the disk quota is used up: free some space, or put the folder elsewhere",
+    errno.EFBIG: "the file would pass the size limit set for this process",
+    errno.EROFS: "the file system is read-only: put the folder elsewhere",
+    errno.EACCES: "permission is missing: change it, or put the folder elsewhere",
+    errno.EPERM: "permission is missing: change it, or put the folder elsewhere",
+    errno.ENOTDIR: "a file stands where a folder is needed",
+    errno.EEXIST: "a file stands where a folder is needed",
+}
+
+
+@contextmanager
+def storage_faults(path: Path, way_out: str = "") -> Iterator[None]:
+    """Turn the operating system's refusal to write below `path` into a `StorageError`."""
+    try:
+        yield
+    except OSError as error:
+        reason = _WAYS_OUT.get(error.errno or 0)
+        if reason is None:
+            raise
+        raise StorageError(f"Cannot write {path}: {reason}{way_out}.") from error

@@ -1,0 +1,214 @@
+"""The run folder: the truth about one run, in files that can be copied anywhere.
+
+    recipe.yaml              the resolved recipe
+    environment.json         versions, processor, threads, commit
+    run.json                 the state: status, counts, best and last epoch
+    history.jsonl            one line an epoch; the same bytes whenever the same recipe runs on the same machine
+    timings.jsonl            one line an epoch: what differs between two such runs
+    model.json               the network, its class names and its preprocessing
+    best.safetensors         weights of the best epoch
+    last.safetensors         weights of the last epoch
+    checkpoint.safetensors   all that resuming needs
+    filters.safetensors      the first layer's weights before and after
+    evaluations.jsonl        what `conviction evaluate` found
+    figures/                 curves, learning rate, filters
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import secrets
+import shutil
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, TypeVar
+
+from conviction.core.errors import NewerFormat, RunError, UnknownName, nearest, storage_faults
+from conviction.core.files import (
+    is_locked,
+    locked,
+    make_folder,
+    read_json,
+    remove_leftovers,
+    write_json,
+    write_text,
+)
+from conviction.core.records import EpochRecord, Evaluation, RunSummary, Timing, from_json, to_json
+
+FORMAT = 1
+RecordT = TypeVar("RecordT")
+
+
+def runs_home() -> Path:
+    """Where runs lie: `CONVICTION_HOME`, or `runs` in the current folder."""
+    return Path(os.environ.get("CONVICTION_HOME") or "runs").expanduser()
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Names, reads and writes the files of one run."""
+
+    path: Path
+
+    @property
+    def id(self) -> str:
+        return self.path.resolve().name
+
+    recipe = property(lambda self: self.path / "recipe.yaml")
+    environment = property(lambda self: self.path / "environment.json")
+    summary_file = property(lambda self: self.path / "run.json")
+    history_file = property(lambda self: self.path / "history.jsonl")
+    timings_file = property(lambda self: self.path / "timings.jsonl")
+    model = property(lambda self: self.path / "model.json")
+    checkpoint = property(lambda self: self.path / "checkpoint.safetensors")
+    filters = property(lambda self: self.path / "filters.safetensors")
+    evaluations_file = property(lambda self: self.path / "evaluations.jsonl")
+    figures = property(lambda self: self.path / "figures")
+
+    def weights(self, which: str) -> Path:
+        """The weights' file; `which` is `best` or `last`."""
+        if which not in ("best", "last"):
+            raise UnknownName("weights", which, ("best", "last"))
+        return self.path / f"{which}.safetensors"
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Keep other processes from training this run at the same time.
+
+        Raises: RunError where one does.
+        """
+        with locked(self.path / ".lock", wait=False) as free:
+            if not free:
+                raise RunError(f"The run {self.id} is being trained by another process right now.")
+            remove_leftovers(self.path)
+            yield
+
+    def read_summary(self) -> RunSummary:
+        """The state; a run that says it runs, while no process trains it, has crashed.
+
+        Raises: RunError where it is missing or damaged, NewerFormat where a later version wrote it.
+        """
+        value = read_json(self.summary_file)
+        if not isinstance(value, dict):
+            raise RunError(f"{self.summary_file} is damaged: it holds no mapping.")
+        found = value.get("format", 0)
+        if isinstance(found, int) and found > FORMAT:
+            raise NewerFormat(
+                f"{self.summary_file} has format {found}, and this version of Conviction reads up to {FORMAT}: "
+                "update Conviction."
+            )
+        try:
+            summary = from_json(RunSummary, value)
+        except ValueError as error:
+            raise RunError(f"{self.summary_file} is damaged: {error}.") from error
+        if summary.status == "running" and not is_locked(self.path / ".lock"):
+            return from_json(RunSummary, {**value, "status": "crashed"})
+        return summary
+
+    def write_summary(self, summary: RunSummary) -> None:
+        write_json(self.summary_file, to_json(summary))
+
+    def read_history(self) -> list[EpochRecord]:
+        return self._read_lines(self.history_file, EpochRecord)
+
+    def write_history(self, history: Iterable[EpochRecord]) -> None:
+        _write_lines(self.history_file, history)
+
+    def read_timings(self) -> list[Timing]:
+        return self._read_lines(self.timings_file, Timing)
+
+    def write_timings(self, timings: Iterable[Timing]) -> None:
+        _write_lines(self.timings_file, timings)
+
+    def read_evaluations(self) -> list[Evaluation]:
+        return self._read_lines(self.evaluations_file, Evaluation)
+
+    def add_evaluation(self, evaluation: Evaluation) -> None:
+        _write_lines(self.evaluations_file, [*self.read_evaluations(), evaluation])
+
+    def delete(self) -> None:
+        """Remove the folder with all its files.
+
+        Raises: RunError while a process trains it, StorageError where it cannot be removed.
+        """
+        with self.held():
+            pass
+        with storage_faults(self.path):
+            shutil.rmtree(self.path)
+
+    def _read_lines(self, path: Path, kind: type[RecordT]) -> list[RecordT]:
+        try:
+            lines = path.read_text(encoding="utf-8").splitlines()
+        except FileNotFoundError:
+            return []
+        except (OSError, UnicodeDecodeError) as error:
+            raise RunError(f"{path} is damaged: {error}.") from error
+        records = []
+        for number, line in enumerate(lines, start=1):
+            try:
+                records.append(from_json(kind, json.loads(line)))
+            except (ValueError, AttributeError) as error:
+                raise RunError(f"{path} is damaged at line {number}: {error}.") from error
+        return records
+
+
+def create_run_folder(home: Path, name: str) -> RunFolder:
+    """A new folder `<date>-<name>-<id>` below `home`.
+
+    Raises: StorageError where it cannot be made.
+    """
+    make_folder(home)
+    day = datetime.now(UTC).strftime("%Y-%m-%d")
+    slug = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:40] or "run"
+    while True:
+        path = home / f"{day}-{slug}-{secrets.token_hex(3)}"
+        with storage_faults(path):
+            try:
+                path.mkdir()
+            except FileExistsError:
+                continue
+        folder = RunFolder(path)
+        make_folder(folder.figures)
+        return folder
+
+
+def find_run_folder(reference: str, home: Path) -> RunFolder:
+    """The run that `reference` means: a folder, an id, a beginning or end of one, or `latest`.
+
+    Raises: RunError where none or several are meant.
+    """
+    direct = Path(reference).expanduser()
+    if direct.name and (direct / "run.json").is_file():
+        return RunFolder(direct)
+    known = {folder.id: folder for folder in list_run_folders(home)}
+    if not known:
+        raise RunError(f"There is no run in {home}. Train one: conviction train digits")
+    if reference == "latest":
+        return max(known.values(), key=lambda folder: folder.summary_file.stat().st_mtime_ns)
+    if reference in known:
+        return known[reference]
+    meant = [name for name in known if name.startswith(reference) or name.endswith(reference)] if reference else []
+    if len(meant) == 1:
+        return known[meant[0]]
+    if meant:
+        raise RunError(f"{reference!r} means {len(meant)} runs: {', '.join(sorted(meant))}. Write more of the name.")
+    guess = nearest(reference, known)
+    hint = f" Did you mean {guess!r}?" if guess else ""
+    raise RunError(f"No run named {reference!r} in {home}.{hint} `conviction runs` lists them.")
+
+
+def list_run_folders(home: Path) -> list[RunFolder]:
+    """Every folder below `home` that holds a run, oldest name first."""
+    if not home.is_dir():
+        return []
+    return [RunFolder(path) for path in sorted(home.iterdir()) if (path / "run.json").is_file()]
+
+
+def _write_lines(path: Path, records: Iterable[Any]) -> None:
+    lines = [json.dumps(to_json(record), ensure_ascii=False, allow_nan=False) for record in records]
+    write_text(path, "".join(line + "\n" for line in lines))
