@@ -1,0 +1,99 @@
+"""One encoded picture to one array, or the reason why it cannot be used."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+FORMATS = ("JPEG", "MPO", "PNG", "BMP", "GIF", "WEBP", "PPM", "TIFF")
+_ANIMATED_FORMATS = ("GIF", "PNG", "WEBP")
+_SIXTEEN_BIT = 257
+
+
+class UnreadablePicture(Exception):
+    """Why a picture cannot be used, as the end of a sentence that begins with its name."""
+
+
+@dataclass(frozen=True)
+class DecodeSettings:
+    """How a picture becomes an array; part of the key of a pack."""
+
+    color: Literal["rgb", "grey"]
+    image_size_px: tuple[int, int] | None
+    resize: Literal["crop", "squash"]
+    max_image_pixels: int
+
+
+def decode(content: bytes, settings: DecodeSettings) -> np.ndarray:
+    """The picture as `uint8` (H, W, C).
+
+    Turned upright by its EXIF orientation; 16-bit values are divided by 257; transparency is laid over white.
+
+    Raises: UnreadablePicture.
+    """
+    if not content:
+        raise UnreadablePicture("is empty (0 bytes)")
+    try:
+        with Image.open(io.BytesIO(content), formats=FORMATS) as image:
+            _check(image, settings)
+            if settings.image_size_px and image.mode in ("L", "RGB"):
+                # JPEG alone: decode at 1/2, 1/4 or 1/8 where that is still larger than what is asked for.
+                image.draft(image.mode, (2 * settings.image_size_px[1], 2 * settings.image_size_px[0]))
+            image.load()
+            return as_array(ImageOps.exif_transpose(image), settings)
+    except UnreadablePicture:
+        raise
+    except UnidentifiedImageError:
+        raise UnreadablePicture(f"is no picture of a known kind ({', '.join(FORMATS)})") from None
+    except (Image.DecompressionBombWarning, Image.DecompressionBombError):
+        raise UnreadablePicture(
+            f"has more pixels than data.max_image_pixels allows ({settings.max_image_pixels:,})"
+        ) from None
+    except Exception as error:  # hostile bytes make the decoders raise anything
+        raise UnreadablePicture(f"is damaged: {error}") from error
+
+
+def _check(image: Image.Image, settings: DecodeSettings) -> None:
+    width, height = image.size
+    if width * height > settings.max_image_pixels:
+        raise UnreadablePicture(
+            f"has {width}×{height} pixels, more than data.max_image_pixels allows ({settings.max_image_pixels:,})"
+        )
+    if image.format in _ANIMATED_FORMATS and getattr(image, "n_frames", 1) > 1:
+        raise UnreadablePicture(f"is animated ({getattr(image, 'n_frames', 1)} frames)")
+
+
+def as_array(image: Image.Image, settings: DecodeSettings) -> np.ndarray:
+    """The picture in the settings' colours and size, as `uint8` (H, W, C)."""
+    plain = _without_depth_and_alpha(image).convert("RGB" if settings.color == "rgb" else "L")
+    if settings.image_size_px:
+        plain = _resized(plain, settings.image_size_px, settings.resize)
+    array = np.asarray(plain)
+    return array if array.ndim == 3 else array[:, :, None]
+
+
+def _without_depth_and_alpha(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I"):
+        values = np.asarray(image).astype(np.int64)
+        if values.min() < 0 or values.max() > 65535:
+            raise UnreadablePicture("has grey levels outside 0…65535")
+        return Image.fromarray(((values + _SIXTEEN_BIT // 2) // _SIXTEEN_BIT).astype(np.uint8))
+    if image.mode == "F":
+        raise UnreadablePicture("has floating-point pixels, whose range is not known")
+    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
+        layer = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer)
+    return image
+
+
+def _resized(image: Image.Image, size_px: tuple[int, int], how: str) -> Image.Image:
+    height, width = size_px
+    if image.size == (width, height):
+        return image
+    if how == "crop":
+        return ImageOps.fit(image, (width, height), Image.Resampling.BICUBIC)
+    return image.resize((width, height), Image.Resampling.BICUBIC)

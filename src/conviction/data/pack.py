@@ -1,0 +1,252 @@
+"""A source, decoded once into one memory-mapped `uint8` array in the cache folder.
+
+A pack lies under the digest of its content and settings. Beside it a small file, named by the source's cheap stamp,
+leads to it, so that the next start neither decodes nor hashes anything.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import os
+import secrets
+import shutil
+import warnings
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import PIL
+from PIL import Image
+
+from conviction.core.device import num_cores
+from conviction.core.errors import DataError, storage_faults
+from conviction.core.files import locked, make_folder, write_text
+from conviction.core.records import SplitName
+from conviction.data.decode import DecodeSettings, UnreadablePicture, as_array, decode
+from conviction.data.source.base import Entry, Source, SourceConfig, open_source
+from conviction.data.source.locate import cache_folder
+
+PACK_FORMAT = 1
+SPLIT_CODES: dict[SplitName | None, int] = {None: -1, "train": 0, "validation": 1, "test": 2}
+UNREADABLE_LABEL = -1
+_SHOWN_FAULTS = 10
+_CHUNK = 256
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Pack:
+    """All pictures of a source, in the order of their paths.
+
+    `images` is `uint8` (N, H, W, C), memory-mapped; `labels` is `int64` (N), -1 where a picture was skipped; `splits`
+    holds `SPLIT_CODES`; `digest` is the SHA-256 of the decoded pictures, their labels and their splits.
+    """
+
+    images: np.ndarray
+    labels: np.ndarray
+    splits: np.ndarray
+    paths: tuple[str, ...]
+    classes: tuple[str, ...]
+    digest: str
+    shown_path: str
+    skipped: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+def load_pack(config: SourceConfig, progress: Progress | None = None) -> Pack:
+    """The pack of a recipe's `data`, built where it is not in the cache yet.
+
+    `progress` is called with the number of pictures decoded so far and their total.
+
+    Raises: DataError where the source is missing or holds unreadable pictures, StorageError where the cache is full.
+    """
+    source = open_source(config)
+    settings = DecodeSettings(config.color, config.image_size_px, config.resize, config.max_image_pixels)
+    wanted = {
+        "format": PACK_FORMAT,
+        "pillow": PIL.__version__,
+        "source": config.name,
+        "unreadable": config.unreadable,
+        **asdict(settings),
+    }
+    packs = cache_folder() / "packs"
+    make_folder(packs)
+    stamp = source.stamp()
+    pointer = packs / f"{_key(stamp, wanted)}.stamp"
+    if (pack := _follow(pointer, packs)) is not None:
+        return pack
+    # The lock is by stamp: a second process waits here for the first one's work and then finds it.
+    with locked(packs / f"{_key(stamp, wanted)}.lock"):
+        if (pack := _follow(pointer, packs)) is not None:
+            return pack
+        key = _key(source.digest(), wanted)
+        if _open(packs / key) is None:
+            _build(source, settings, config.unreadable, packs / key, progress)
+        if source.stamp() != stamp:
+            shutil.rmtree(packs / key, ignore_errors=True)
+            raise DataError(f"{source.shown_path} changed while it was being read. Start again when it is complete.")
+        write_text(pointer, key)
+    pack = _open(packs / key)
+    assert pack is not None
+    return pack
+
+
+def _key(identity: str, settings: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps([identity, settings], sort_keys=True).encode()).hexdigest()[:32]
+
+
+def _follow(pointer: Path, packs: Path) -> Pack | None:
+    try:
+        return _open(packs / pointer.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError):
+        return None
+
+
+def _open(folder: Path) -> Pack | None:
+    """The pack in `folder`; None where there is none or it is damaged, so that it is built again."""
+    try:
+        about = json.loads((folder / "pack.json").read_text(encoding="utf-8"))
+        images = np.load(folder / "images.npy", mmap_mode="r")
+        labels, splits = np.load(folder / "labels.npy"), np.load(folder / "splits.npy")
+        if list(images.shape) != about["shape"] or len(labels) != len(images) or len(splits) != len(images):
+            return None
+        return Pack(
+            images,
+            labels,
+            splits,
+            tuple(about["paths"]),
+            tuple(about["classes"]),
+            about["digest"],
+            about["shown_path"],
+            tuple(about["skipped"]),
+            tuple(about["notes"]),
+        )
+    except (OSError, ValueError, KeyError, EOFError, UnicodeDecodeError):
+        return None
+
+
+def _build(
+    source: Source, settings: DecodeSettings, unreadable: str, target: Path, progress: Progress | None
+) -> None:
+    """Decode everything into a folder beside `target`, then move it there in one step."""
+    entries = source.entries()
+    assert entries, "a source without pictures raises DataError itself"
+    building = target.with_name(f".building-{secrets.token_hex(4)}")
+    make_folder(building)
+    try:
+        images, faults = _decode_all(source, entries, settings, building / "images.npy", progress)
+        if faults and (unreadable == "refuse" or len(faults) == len(entries)):
+            raise DataError(_describe_faults(source, faults, len(entries), unreadable))
+        classes = source.classes()
+        index = {label: number for number, label in enumerate(classes)}
+        labels = np.array(
+            [UNREADABLE_LABEL if entry.path in faults else index[entry.label] for entry in entries], np.int64
+        )
+        splits = np.array([SPLIT_CODES[entry.split] for entry in entries], np.int8)
+        about = {
+            "shape": images.shape,
+            "digest": _content_digest(images, labels, splits, classes),
+            "shown_path": source.shown_path,
+            "classes": classes,
+            "skipped": [f"{path} {reason}" for path, reason in sorted(faults.items())],
+            "notes": source.notes(),
+            "paths": [entry.path for entry in entries],
+        }
+        images.flush()
+        with storage_faults(building):
+            np.save(building / "labels.npy", labels)
+            np.save(building / "splits.npy", splits)
+        write_text(building / "pack.json", json.dumps(about))
+        shutil.rmtree(target, ignore_errors=True)
+        with storage_faults(target):
+            os.replace(building, target)
+    finally:
+        shutil.rmtree(building, ignore_errors=True)
+
+
+def _decode_all(
+    source: Source, entries: list[Entry], settings: DecodeSettings, path: Path, progress: Progress | None
+) -> tuple[np.memmap, dict[str, str]]:
+    """Every picture in its row, and for each picture without one the reason by its path."""
+    rows = {entry.path: row for row, entry in enumerate(entries)}
+    faults: dict[str, str] = {}
+    images: np.memmap | None = None
+    done = 0
+    for name, array, reason in _decoded(source.read(), settings):
+        done += 1
+        if array is not None and images is None:
+            images = _allocate(path, (len(entries), *array.shape))
+        if array is not None and images is not None:
+            if array.shape == images.shape[1:]:
+                images[rows[name]] = array
+            else:
+                reason = (
+                    f"has {array.shape[1]}×{array.shape[0]} pixels where others have {images.shape[2]}×"
+                    f"{images.shape[1]} (bring all to one size: --set data.image_size_px=64)"
+                )
+        if reason:
+            faults[name] = reason
+        if progress and (done % _CHUNK == 0 or done == len(entries)):
+            progress(done, len(entries))
+    if done != len(entries):
+        raise DataError(f"{source.shown_path} changed while it was being read. Start again when it is complete.")
+    if images is None:
+        raise DataError(_describe_faults(source, faults, len(entries), "skip"))
+    return images, faults
+
+
+def _decoded(
+    contents: Iterator[tuple[str, bytes | np.ndarray]], settings: DecodeSettings
+) -> Iterator[tuple[str, np.ndarray | None, str]]:
+    """Path, array and fault of each picture, in the order of `contents`, decoded on all cores a chunk at a time."""
+
+    def one(item: tuple[str, bytes | np.ndarray]) -> tuple[str, np.ndarray | None, str]:
+        name, content = item
+        try:
+            if isinstance(content, bytes):
+                return name, decode(content, settings), ""
+            picture = content[:, :, 0] if content.shape[2] == 1 else content
+            return name, as_array(Image.fromarray(picture), settings), ""
+        except UnreadablePicture as fault:
+            return name, None, str(fault)
+
+    with warnings.catch_warnings(), ThreadPoolExecutor(num_cores()) as workers:
+        warnings.simplefilter("ignore")
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        while chunk := list(itertools.islice(contents, _CHUNK)):
+            yield from workers.map(one, chunk)
+
+
+def _allocate(path: Path, shape: tuple[int, ...]) -> np.memmap:
+    """A new array on disk whose room is reserved first: writing to a full disk through a map would kill the process."""
+    num_bytes = int(np.prod(shape, dtype=np.int64))
+    with storage_faults(path, way_out=f" ({num_bytes:,} bytes are needed; CONVICTION_CACHE names the folder)"):
+        images = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape)
+        if hasattr(os, "posix_fallocate"):
+            with path.open("r+b") as file:
+                os.posix_fallocate(file.fileno(), 0, os.fstat(file.fileno()).st_size)
+    return images
+
+
+def _content_digest(images: np.ndarray, labels: np.ndarray, splits: np.ndarray, classes: tuple[str, ...]) -> str:
+    digest = hashlib.sha256(json.dumps([images.shape, classes]).encode())
+    digest.update(labels.tobytes())
+    digest.update(splits.tobytes())
+    for start in range(0, len(images), _CHUNK):
+        digest.update(np.ascontiguousarray(images[start : start + _CHUNK]))
+    return digest.hexdigest()
+
+
+def _describe_faults(source: Source, faults: dict[str, str], num_pictures: int, unreadable: str) -> str:
+    shown = [f"  {path} {reason}" for path, reason in sorted(faults.items())[:_SHOWN_FAULTS]]
+    if len(faults) > _SHOWN_FAULTS:
+        shown.append(f"  … and {len(faults) - _SHOWN_FAULTS:,} more")
+    way_out = "Mend or remove them, or leave them out: --set data.unreadable=skip" if unreadable == "refuse" else ""
+    head = f"{source.shown_path}: {len(faults):,} of {num_pictures:,} pictures cannot be used:"
+    return "\n".join([head, *shown, *([way_out] if way_out else [])])

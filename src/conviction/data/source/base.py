@@ -1,0 +1,106 @@
+"""What every source of pictures offers, and the registry of sources."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal, Protocol
+
+import numpy as np
+from pydantic import BeforeValidator, Field
+
+from conviction.core.config import Config
+from conviction.core.errors import DataError
+from conviction.core.records import SplitName
+from conviction.core.registry import Registry
+
+# Pillow itself warns from 89,478,485 pixels on.
+MOST_PIXELS = 89_000_000
+
+SidePx = Annotated[int, Field(ge=1, le=8192)]
+
+
+def _square(value: object) -> object:
+    return [value, value] if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+class SourceConfig(Config):
+    """Settings that every source shares: how a picture becomes an array."""
+
+    name: str
+    path: str | None = Field(None, description="File or folder, or a name to look for in the folders of CONVICTION_DATA")
+    color: Literal["rgb", "grey"] = Field("rgb", description="Three channels, or one")
+    image_size_px: Annotated[tuple[SidePx, SidePx] | None, BeforeValidator(_square)] = Field(
+        None, description="Height and width that every picture is brought to; null: all have one size already"
+    )
+    resize: Literal["crop", "squash"] = Field(
+        "crop", description="crop: keep the proportions and cut the middle out; squash: change the proportions"
+    )
+    unreadable: Literal["refuse", "skip"] = Field(
+        "refuse", description="What to do about damaged, animated or oversized pictures"
+    )
+    max_image_pixels: int = Field(50_000_000, ge=1, le=MOST_PIXELS, description="A larger picture counts as unreadable")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One picture: its path within the source, its class, and its split where the source places it."""
+
+    path: str
+    label: str
+    split: SplitName | None
+
+
+class Source(Protocol):
+    """Pictures with labels, read in whatever order they are stored in."""
+
+    @property
+    def shown_path(self) -> str:
+        """The name of the file or folder, for records and messages."""
+
+    def stamp(self) -> str:
+        """Cheap to get, and different whenever the content may have changed (sizes, times)."""
+
+    def digest(self) -> str:
+        """SHA-256 of the content."""
+
+    def entries(self) -> list[Entry]:
+        """All pictures, sorted by path. Raises: DataError."""
+
+    def classes(self) -> tuple[str, ...]:
+        """The union of the classes over all splits, in the order of their labels."""
+
+    def notes(self) -> tuple[str, ...]:
+        """What a person should know about this source, a sentence each."""
+
+    def read(self) -> Iterator[tuple[str, bytes | np.ndarray]]:
+        """Path and content of every entry, in storage order: an encoded file, or a `uint8` array (H, W, C)."""
+
+
+SOURCES: Registry[Callable[[SourceConfig], Source]] = Registry("data source")
+
+
+def open_source(config: SourceConfig) -> Source:
+    """The source that a recipe's `data` means. Raises: DataError where it cannot be found."""
+    return SOURCES[config.name].build(config)
+
+
+def file_stamp(path: str | Path) -> str:
+    """Identity, size and times of a file: changes whenever the file was written, replaced or touched."""
+    try:
+        found = os.stat(path)
+    except OSError as error:
+        raise DataError(f"Cannot read {path}: {error.strerror}.") from error
+    return f"{found.st_dev}:{found.st_ino}:{found.st_size}:{found.st_mtime_ns}:{found.st_ctime_ns}"
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file's bytes."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise DataError(f"Cannot read {path}: {error.strerror}.") from error

@@ -1,0 +1,163 @@
+"""Pictures in class folders, with or without train / validation / test folders on top; a directory or an archive."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal
+
+from conviction.core.errors import ConfigError, DataError
+from conviction.core.records import SplitName
+from conviction.data.source.base import SOURCES, Entry, Source, SourceConfig
+from conviction.data.source.container import Container, open_container
+from conviction.data.source.locate import locate
+
+SPLIT_FOLDERS: dict[str, SplitName] = {
+    "train": "train",
+    "training": "train",
+    "validation": "validation",
+    "valid": "validation",
+    "val": "validation",
+    "dev": "validation",
+    "test": "test",
+    "testing": "test",
+}
+CLUTTER = frozenset({"thumbs.db", "desktop.ini", "__macosx"})
+
+
+class FolderConfig(SourceConfig):
+    """A directory, `.tar`, `.tar.gz`, `.tar.xz` or `.zip` of class folders."""
+
+    name: Literal["folder"] = "folder"
+
+
+class Folder:
+    """Class folders in a container.
+
+    Files outside class folders, hidden files and what desktops leave behind are passed over.
+    """
+
+    def __init__(self, container: Container) -> None:
+        self._container = container
+        self._entries: list[Entry] | None = None
+        self._stored_names: dict[str, str] = {}
+        self._num_outside = 0
+
+    @property
+    def shown_path(self) -> str:
+        return self._container.path.name
+
+    def stamp(self) -> str:
+        return self._container.stamp()
+
+    def digest(self) -> str:
+        return self._container.digest()
+
+    def entries(self) -> list[Entry]:
+        if self._entries is None:
+            self._entries = self._find_entries()
+        return self._entries
+
+    def classes(self) -> tuple[str, ...]:
+        return tuple(sorted({entry.label for entry in self.entries()}))
+
+    def notes(self) -> tuple[str, ...]:
+        notes = []
+        if self._num_outside:
+            notes.append(f"{self._num_outside} files outside class folders were passed over.")
+        for split in ("train", "validation", "test"):
+            present = {entry.label for entry in self.entries() if entry.split == split}
+            absent = [label for label in self.classes() if label not in present]
+            if present and absent:
+                notes.append(f"The {split} split has no pictures of {_listed(absent)}.")
+        return tuple(notes)
+
+    def read(self) -> Iterator[tuple[str, bytes]]:
+        self.entries()
+        for stored, content in self._container.read(set(self._stored_names)):
+            yield self._stored_names[stored], content
+
+    def _find_entries(self) -> list[Entry]:
+        root = self._container.path
+        files, folders = self._container.names()
+        for name in (*files, *folders):
+            if not name.isprintable():
+                raise DataError(f"{root} holds the name {name!r}, which has unprintable characters: rename it.")
+        stored = {name: tuple(name.split("/")) for name in files if not _is_clutter(name)}
+        branches = {tuple(name.split("/")) for name in folders if not _is_clutter(name)}
+        branches |= {parts[:end] for parts in stored.values() for end in range(1, len(parts))}
+        depth = _wrapping_depth(set(stored.values()), branches)
+        inner = {name: parts[depth:] for name, parts in stored.items()}
+        branches = {parts[depth:] for parts in branches if len(parts) > depth}
+        top = {parts[0] for parts in branches}
+        split_of = {name: SPLIT_FOLDERS[name.lower()] for name in top if name.lower() in SPLIT_FOLDERS}
+        if "train" not in split_of.values():
+            split_of = {}
+        elif len(split_of) < len(top):
+            odd = sorted(top - set(split_of))[0]
+            raise DataError(
+                f"{root} has the folder {odd!r} beside {sorted(split_of)[0]!r}: put class folders either all below "
+                "train / validation / test folders, or all on top."
+            )
+        level = 1 if split_of else 0
+        entries = []
+        for name, parts in inner.items():
+            if len(parts) < level + 2:
+                self._num_outside += 1
+                continue
+            path = "/".join(parts)
+            self._stored_names[name] = path
+            entries.append(Entry(path, parts[level], split_of.get(parts[0]) if split_of else None))
+        self._check(entries, {parts[level] for parts in branches if len(parts) > level})
+        return sorted(entries, key=lambda entry: entry.path)
+
+    def _check(self, entries: list[Entry], class_folders: set[str]) -> None:
+        root = self._container.path
+        if not class_folders:
+            raise DataError(
+                f"{root} holds no class folders. Put the pictures of each class into a folder of its own, "
+                "for example photos/cat/1.jpg and photos/dog/2.jpg."
+            )
+        counts = Counter(entry.label for entry in entries)
+        empty = sorted(class_folders - set(counts))
+        if empty:
+            raise DataError(f"{root}: no pictures in the class folder {_listed(empty)}. Fill it or remove it.")
+        if len(counts) == 1:
+            raise DataError(f"{root} holds one class only, {next(iter(counts))!r}; a classifier needs at least two.")
+
+
+def _is_clutter(name: str) -> bool:
+    return any(part.startswith(".") or part.lower() in CLUTTER for part in name.split("/"))
+
+
+def _wrapping_depth(files: set[tuple[str, ...]], folders: set[tuple[str, ...]]) -> int:
+    """How many single folders stand around everything, as `name/` does in an archive `name.tar`."""
+    depth = 0
+    while True:
+        tops = {parts[depth] for parts in folders if len(parts) > depth}
+        loose = any(len(parts) == depth + 1 for parts in files)
+        nested = any(len(parts) > depth + 1 for parts in folders)
+        only = next(iter(tops)) if len(tops) == 1 else None
+        if only is None or loose or not nested or only.lower() in SPLIT_FOLDERS:
+            return depth
+        depth += 1
+
+
+def _listed(names: list[str], most: int = 5) -> str:
+    shown = ", ".join(repr(name) for name in names[:most])
+    return shown + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
+@SOURCES.register(
+    "folder", FolderConfig, "Pictures in class folders: a directory or an archive (tar, tar.gz, tar.xz, zip)"
+)
+def build_folder(config: SourceConfig) -> Source:
+    if not config.path:
+        raise ConfigError("data.path: say where the class folders are, for example --set data.path=photos")
+    return Folder(open_container(locate(config.path)))
+
+
+def open_class_folders(path: Path) -> Folder:
+    """Class folders at a known place, for sources that accept them beside their own format."""
+    return Folder(open_container(path))
