@@ -9,9 +9,9 @@ from typing import Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
-from pydantic_core import ErrorDetails
 
-from conviction.core.errors import ConfigError, did_you_mean, nearest
+from conviction.core.errors import ConfigError
+from conviction.core.faults import explained
 
 MAX_YAML_BYTES = 1_000_000
 
@@ -26,19 +26,26 @@ ConfigT = TypeVar("ConfigT", bound=BaseModel)
 
 
 class _Loader(yaml.SafeLoader):
-    """Safe YAML whose numbers and booleans are those of YAML 1.2, and whose repeated keys are errors.
+    """Safe YAML whose plain scalars are those of YAML 1.2, and whose repeated keys are errors.
 
-    PyYAML follows YAML 1.1, where `1e-3` is a string and `no` is false.
+    PyYAML follows YAML 1.1, where `1e-3` is a string, `no` is false and `010` is 8.
     """
 
     def compose_node(self, parent: Any, index: Any) -> Any:
-        if self.check_event(yaml.AliasEvent):
-            raise yaml.constructor.ConstructorError(None, None, "aliases are not used in recipes")
+        event: Any = self.peek_event()  # type: ignore[no-untyped-call]
+        mark: Any = event.start_mark
+        # A few aliases of aliases unfold to gigabytes, and a tag asks for a type that no setting has.
+        if isinstance(event, yaml.AliasEvent):
+            raise yaml.constructor.ConstructorError(None, None, "aliases are not used in recipes", mark)
+        if getattr(event, "tag", None) is not None:
+            raise yaml.constructor.ConstructorError(None, None, "tags are not used in recipes", mark)
         return super().compose_node(parent, index)  # type: ignore[no-untyped-call]
 
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
         seen: set[str] = set()
         for key_node, _ in node.value:
+            if not isinstance(key_node, yaml.ScalarNode):
+                raise yaml.constructor.ConstructorError(None, None, "a key must be one word", key_node.start_mark)
             if key_node.value in seen:
                 raise yaml.constructor.ConstructorError(
                     None, None, f"the key {key_node.value!r} stands twice", key_node.start_mark
@@ -48,7 +55,7 @@ class _Loader(yaml.SafeLoader):
 
 
 _Loader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in resolvers if tag not in ("tag:yaml.org,2002:bool", "tag:yaml.org,2002:float", "tag:yaml.org,2002:int", "tag:yaml.org,2002:timestamp")]
+    first: [(tag, pattern) for tag, pattern in resolvers if tag == "tag:yaml.org,2002:null"]
     for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
 _Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"^(?:true|True|false|False)$"), list("tTfF"))
@@ -60,7 +67,11 @@ _Loader.add_implicit_resolver(
 )
 
 
-_Loader.add_constructor("tag:yaml.org,2002:int", lambda loader, node: int(loader.construct_scalar(node)))
+def _construct_int(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> int:
+    return int(loader.construct_scalar(node))
+
+
+_Loader.add_constructor("tag:yaml.org,2002:int", _construct_int)
 
 
 def read_yaml(text: str, where: str) -> Any:
@@ -75,8 +86,17 @@ def read_yaml(text: str, where: str) -> Any:
     except (yaml.YAMLError, RecursionError, ValueError) as error:
         mark = getattr(error, "problem_mark", None)
         place = f" at line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        problem = getattr(error, "problem", None) or type(error).__name__
-        raise ConfigError(f"{where} is not valid YAML{place}: {problem}.") from error
+        raise ConfigError(f"{where} is not valid YAML{place}: {_problem(error)}.") from error
+
+
+def _problem(error: Exception) -> str:
+    if isinstance(error, yaml.reader.ReaderError):
+        return f"it holds the unprintable character U+{ord(str(error.character)):04X}"
+    if isinstance(error, RecursionError):
+        return "it is nested too deeply"
+    if isinstance(error, ValueError):
+        return "it holds a number with too many digits"
+    return str(getattr(error, "problem", None) or type(error).__name__)
 
 
 def read_mapping(path: Path) -> dict[str, Any]:
@@ -104,13 +124,15 @@ def write_yaml(value: Mapping[str, Any]) -> str:
 
 
 class _Dumper(yaml.SafeDumper):
-    """Block style, with short lists and mappings of scalars on one line."""
+    """Block style, with lists of scalars on one line."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
 
     def represent_data(self, data: Any) -> Any:
         node = super().represent_data(data)
         if isinstance(node, yaml.CollectionNode):
-            parts = [part for item in node.value for part in (item if isinstance(item, tuple) else (item,))]
-            scalar = all(isinstance(part, yaml.ScalarNode) for part in parts)
+            scalar = all(isinstance(part, yaml.ScalarNode) for part in node.value)
             node.flow_style = scalar and isinstance(node, yaml.SequenceNode)
         return node
 
@@ -124,7 +146,7 @@ def read_plain(text: str) -> Any:
     """What `text` means as an unquoted YAML scalar; the text itself where it is no YAML."""
     try:
         return yaml.load(text, Loader=_Loader)  # noqa: S506 - the loader is a SafeLoader
-    except yaml.YAMLError:
+    except (yaml.YAMLError, RecursionError, ValueError):
         return text
 
 
@@ -160,28 +182,38 @@ def _copied(value: Any) -> Any:
 
 def _assign(settings: Any, dotted: str, value: Any) -> None:
     keys = dotted.split(".")
+    if "" in keys:
+        raise ConfigError(f"A key is names joined by single dots, for example fit.epochs, but got {dotted!r}.")
     place = settings
     for depth, key in enumerate(keys):
-        last = depth == len(keys) - 1
-        at = ".".join(keys[:depth])
-        if isinstance(place, list):
-            if not key.isdigit() or int(key) >= len(place):
-                raise ConfigError(
-                    f"{dotted}: {at} is a list of {len(place)}, so {key!r} must be a number from 0 to {len(place) - 1}."
-                )
-            index: Any = int(key)
-        elif isinstance(place, dict):
-            index = key
-        else:
-            raise ConfigError(f"{dotted}: {at} is {_described(place)} and has no part {key!r}.")
-        if last:
+        index = _index(place, key, dotted, at=".".join(keys[:depth]))
+        if depth == len(keys) - 1:
             place[index] = _copied(value)
-        else:
-            if isinstance(place, dict) and place.get(index) is None:
-                place[index] = {}
-            elif isinstance(place, dict) and isinstance(place[index], str):
-                place[index] = {"name": place[index]}
-            place = place[index]
+            return
+        inner = place.get(index) if isinstance(place, dict) else place[index]
+        # A bare name stands for a choice with every setting left as it is, and nothing for one yet to be written.
+        if inner is None or isinstance(inner, str):
+            place[index] = inner = {} if inner is None else {"name": inner}
+        place = inner
+
+
+def _index(place: Any, key: str, dotted: str, at: str) -> int | str:
+    if isinstance(place, dict):
+        return key
+    if not isinstance(place, list):
+        raise ConfigError(f"{dotted}: {at} is {_described(place)} and has no part {key!r}.")
+    if not place:
+        raise ConfigError(f"{dotted}: {at} is an empty list and has no part {key!r}.")
+    if not key.isdecimal() or int(key) >= len(place):
+        raise ConfigError(
+            f"{dotted}: {at} is a list of {len(place)}, so {key!r} must be a number from 0 to {len(place) - 1}."
+        )
+    return int(key)
+
+
+def _described(value: object) -> str:
+    names = {dict: "a mapping", list: "a list", str: "text", bool: "true or false", int: "a number", float: "a number"}
+    return "nothing" if value is None else names.get(type(value), type(value).__name__)
 
 
 def parse(model: type[ConfigT], settings: Mapping[str, Any], where: str) -> ConfigT:
@@ -189,95 +221,6 @@ def parse(model: type[ConfigT], settings: Mapping[str, Any], where: str) -> Conf
     try:
         return model.model_validate(settings)
     except ValidationError as error:
-        lines = [_explained(detail, settings, model) for detail in error.errors()]
+        lines = [explained(detail, settings, model) for detail in error.errors()]
         count = "" if len(lines) == 1 else f" ({len(lines)} faults)"
         raise ConfigError(f"{where} is refused{count}:\n" + "\n".join(f"  {line}" for line in lines)) from error
-
-
-def _explained(detail: ErrorDetails, settings: Any, model: type[BaseModel]) -> str:
-    path = _path(detail["loc"], settings)
-    kind, context, value = detail["type"], detail.get("ctx", {}), detail["input"]
-    if kind == "extra_forbidden":
-        known = _known_keys(detail["loc"], settings, model)
-        return f"{path}: unknown key. {did_you_mean(path.rsplit('.', 1)[-1], known)}"
-    if kind == "missing":
-        return f"{path}: this key is needed and missing."
-    if kind == "union_tag_invalid":
-        known = re.findall(r"'([^']*)'", str(context.get("expected_tags", "")))
-        return f"{path}: no choice named {str(context.get('tag'))!r}. {did_you_mean(str(context.get('tag')), known)}"
-    if kind == "union_tag_not_found":
-        return f"{path}: its `name` is missing."
-    if kind in ("literal_error", "enum"):
-        known = re.findall(r"'([^']*)'", str(context.get("expected", "")))
-        guess = nearest(str(value), known)
-        hint = f" Did you mean {guess!r}?" if guess else ""
-        return f"{path}: must be {context.get('expected')}, but got {value!r}.{hint}"
-    if kind == "value_error":
-        return f"{path}: {context.get('error', detail['msg'])}" if path else str(context.get("error"))
-    return f"{path}: {_rule(detail['msg'])}, but got {value!r}."
-
-
-def _rule(message: str) -> str:
-    return re.sub(r"^Input should be", "must be", message).rstrip(".")
-
-
-def _path(location: tuple[int | str, ...], settings: Any) -> str:
-    """The location in the user's own words: pydantic puts the chosen `name` of a union into it."""
-    keys: list[str] = []
-    place = settings
-    for index, key in enumerate(location):
-        if isinstance(place, Mapping) and key not in place and index < len(location) - 1:
-            continue
-        if isinstance(place, str) and key == place:
-            continue
-        keys.append(str(key))
-        if isinstance(place, Mapping):
-            place = place.get(key)
-        elif isinstance(place, list | tuple) and isinstance(key, int) and key < len(place):
-            place = place[key]
-        else:
-            place = None
-    return ".".join(keys)
-
-
-def _known_keys(location: tuple[int | str, ...], settings: Any, model: type[BaseModel]) -> list[str]:
-    """The keys that would have been right beside the unknown one, read from the model's JSON schema."""
-    schema: Any = model.model_json_schema()
-    definitions = schema.get("$defs", {})
-    for key in location[:-1]:
-        schema = _descend(schema, key, definitions)
-    return sorted(_properties(schema, definitions))
-
-
-def _resolved(schema: Any, definitions: Mapping[str, Any]) -> Any:
-    while isinstance(schema, Mapping) and "$ref" in schema:
-        schema = definitions[schema["$ref"].rsplit("/", 1)[-1]]
-    return schema
-
-
-def _descend(schema: Any, key: int | str, definitions: Mapping[str, Any]) -> Any:
-    schema = _resolved(schema, definitions)
-    if "discriminator" in schema and key in schema["discriminator"]["mapping"]:
-        return {"$ref": schema["discriminator"]["mapping"][key]}
-    for option in (schema, *schema.get("anyOf", ()), *schema.get("oneOf", ())):
-        option = _resolved(option, definitions)
-        if "discriminator" in option and key in option["discriminator"]["mapping"]:
-            return {"$ref": option["discriminator"]["mapping"][key]}
-        if isinstance(key, int) and "items" in option:
-            return option["items"]
-        if key in option.get("properties", {}):
-            return option["properties"][key]
-    return schema
-
-
-def _properties(schema: Any, definitions: Mapping[str, Any]) -> set[str]:
-    schema = _resolved(schema, definitions)
-    found = set(schema.get("properties", {}))
-    for option in schema.get("anyOf", ()):
-        found |= _properties(option, definitions)
-    return found
-
-
-def _described(value: object) -> str:
-    names = {dict: "a mapping", list: "a list", str: "text", bool: "true or false", int: "a number", float: "a number"}
-    return "nothing" if value is None else names.get(type(value), type(value).__name__)

@@ -13,6 +13,9 @@ from pathlib import Path
 from typing import ClassVar
 
 
+_ALIKE = 0.6
+
+
 class ConvictionError(Exception):
     """A fault that the user can mend; `kind` names its family for programs that read `--json`."""
 
@@ -88,10 +91,19 @@ class InstallationError(ConvictionError):
 
 
 def nearest(name: str, known: Iterable[str]) -> str | None:
-    """The known name most like `name`, or None where none is alike."""
-    lowered = {candidate.lower(): candidate for candidate in known}
-    found = difflib.get_close_matches(name.lower(), list(lowered), n=1, cutoff=0.55)
-    return lowered[found[0]] if found else None
+    """The known name most like `name`, or like the beginning of it; None where none is alike."""
+    wanted = name.lower()
+
+    def likeness(candidate: str) -> float:
+        whole, beginning = candidate.lower(), candidate.lower()[: len(wanted) + 1]
+        return max(_likeness(wanted, whole), 0.95 * _likeness(wanted, beginning))
+
+    best = max(known, key=likeness, default=None)
+    return best if best is not None and likeness(best) >= _ALIKE else None
+
+
+def _likeness(first: str, second: str) -> float:
+    return difflib.SequenceMatcher(None, first, second).ratio()
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
@@ -99,7 +111,7 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     known = list(known)
     guess = nearest(name, known)
     hint = f"Did you mean {guess!r}? " if guess else ""
-    return f"{hint}Known: {', '.join(known)}."
+    return f"{hint}Known: {', '.join(known) or 'none'}."
 
 
 _WAYS_OUT = {
@@ -111,6 +123,9 @@ _WAYS_OUT = {
     errno.EPERM: "permission is missing: change it, or put the folder elsewhere",
     errno.ENOTDIR: "a file stands where a folder is needed",
     errno.EEXIST: "a file stands where a folder is needed",
+    errno.EISDIR: "a folder stands where a file is needed",
+    errno.ENOENT: "its folder does not exist",
+    errno.ENAMETOOLONG: "the name is longer than the file system allows",
 }
 
 

@@ -6,14 +6,17 @@ import fcntl
 import json
 import os
 import secrets
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from conviction.core.errors import RunError, storage_faults
 
 TEMPORARY_PREFIX = ".writing-"
+LOCK_TRIES = 20
+LOCK_PAUSE_S = 0.01
 
 
 def make_folder(path: Path) -> None:
@@ -38,7 +41,9 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
             os.replace(temporary, path)
             _flush_to_disk(path.parent)
     finally:
-        temporary.unlink(missing_ok=True)
+        # A read-only file system refuses even to delete what was never written, which would hide the first error.
+        with suppress(OSError):
+            temporary.unlink()
 
 
 def write_text(path: Path, text: str) -> None:
@@ -60,7 +65,7 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise RunError(f"{path} is missing: the folder {path.parent} is not a whole run.") from None
-    except (ValueError, UnicodeDecodeError, OSError) as error:
+    except (ValueError, RecursionError, OSError) as error:
         raise RunError(f"{path} is damaged: {error}.") from error
 
 
@@ -72,15 +77,28 @@ def locked(path: Path, wait: bool = True) -> Iterator[bool]:
     """
     with storage_faults(path):
         handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    owner = os.getpid()
+    taken = False
     try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        except BlockingIOError:
-            yield False
-            return
-        yield True
+        if wait:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        taken = wait or _lock_at_once(handle)
+        yield taken
     finally:
+        # A forked data worker shares the lock and may outlive the block, so that closing alone would not let go.
+        if taken and os.getpid() == owner:
+            fcntl.flock(handle, fcntl.LOCK_UN)
         os.close(handle)
+
+
+def _lock_at_once(handle: int) -> bool:
+    # `is_locked` holds the lock for an instant: a single try would take a look from outside for a second training.
+    for _ in range(LOCK_TRIES):
+        with suppress(BlockingIOError):
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        time.sleep(LOCK_PAUSE_S)
+    return False
 
 
 def is_locked(path: Path) -> bool:
@@ -105,7 +123,8 @@ def remove_leftovers(folder: Path) -> None:
 
 
 def _write_text(path: Path, text: str) -> None:
-    path.write_text(text, encoding="utf-8")
+    # A file name that is no UTF-8 reaches Python as lone surrogates, and their escape is what JSON reads back.
+    path.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def _flush_to_disk(path: Path) -> None:

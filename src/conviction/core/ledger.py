@@ -5,6 +5,7 @@ Runs and epochs can be rebuilt from the run folders. Openings cannot, so nothing
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,13 +14,15 @@ from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sql
-from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from conviction.core.errors import LedgerError, NewerFormat
 from conviction.core.records import EpochRecord, RunSummary
 
 SCHEMA_VERSION = 1
 WAIT_FOR_LOCK_S = 30
+_DRIVERS = ("sqlite", "sqlite+pysqlite", "postgresql", "postgresql+psycopg", "postgresql+psycopg2")
+_ADDRESSES = "Use sqlite:///PATH or postgresql+psycopg://USER@HOST/DATABASE."
 
 _tables = sql.MetaData()
 _versions = sql.Table("conviction_schema", _tables, sql.Column("version", sql.Integer, primary_key=True))
@@ -88,20 +91,13 @@ class Ledger:
     Raises: LedgerError where the database cannot be reached, NewerFormat where a later version made it.
     """
 
-    def __init__(self, url: str) -> None:
-        self.url = url
+    def __init__(self, url: str | sql.URL) -> None:
+        self._address = _address(url)
+        self.url = self._address.render_as_string(hide_password=False)
+        self._is_sqlite = self._address.get_backend_name() == "sqlite"
         with self._faults():
-            try:
-                address = sql.make_url(url)
-            except ArgumentError:
-                raise LedgerError(
-                    f"{url!r} is no ledger address. Use sqlite:///PATH or postgresql+psycopg://USER@HOST/DATABASE."
-                ) from None
-            if address.get_backend_name() not in ("sqlite", "postgresql"):
-                raise LedgerError(f"The ledger lives in SQLite or PostgreSQL, not in {address.get_backend_name()!r}.")
-            self._is_sqlite = address.get_backend_name() == "sqlite"
             arguments = {"timeout": WAIT_FOR_LOCK_S} if self._is_sqlite else {"connect_timeout": 10}
-            self._engine = sql.create_engine(address, connect_args=arguments, poolclass=sql.pool.NullPool)
+            self._engine = sql.create_engine(self._address, connect_args=arguments, poolclass=sql.pool.NullPool)
             if self._is_sqlite:
                 sql.event.listen(self._engine, "connect", _prepare_sqlite)
             self._create_tables()
@@ -117,7 +113,8 @@ class Ledger:
         if url:
             return cls(url)
         make_folder(home)
-        return cls(f"sqlite:///{home.resolve() / 'ledger.db'}")
+        # Not a text, in which a question mark or a percent sign of the path would have a meaning of its own.
+        return cls(sql.URL.create("sqlite", database=str(home.resolve() / "ledger.db")))
 
     def record_run(self, summary: RunSummary, folder: Path) -> None:
         """Enter a run or bring its row up to date."""
@@ -132,7 +129,10 @@ class Ledger:
     def runs(self) -> list[dict[str, Any]]:
         """Every run's row, newest first."""
         with self._reading() as connection:
-            rows = connection.execute(sql.select(_runs).order_by(_runs.c.created_at.desc(), _runs.c.run.desc()))
+            # The same order everywhere: a PostgreSQL server sorts text by the rules of its own language.
+            by_bytes = "BINARY" if self._is_sqlite else "C"
+            newest = [sql.collate(column, by_bytes).desc() for column in (_runs.c.created_at, _runs.c.run)]
+            rows = connection.execute(sql.select(_runs).order_by(*newest))
             return [dict(row) for row in rows.mappings()]
 
     def epochs(self, run: str) -> list[dict[str, Any]]:
@@ -175,7 +175,9 @@ class Ledger:
         """Enter what the look found."""
         found = {"accuracy": accuracy, "loss": loss, "count": count}
         with self._writing() as connection:
-            connection.execute(sql.update(_openings).where(_openings.c.opening == opening).values(**found))
+            done = connection.execute(sql.update(_openings).where(_openings.c.opening == opening).values(**found))
+            if done.rowcount != 1:
+                raise LedgerError(f"The ledger {self._shown_url()} has no opening {opening}: is it another ledger?")
 
     def openings(self, run: str | None = None, test_digest: str | None = None) -> list[Opening]:
         """The openings of one run, of one test set, or all, in their order."""
@@ -191,7 +193,7 @@ class Ledger:
         with self._writing() as connection:
             if not self._is_sqlite:
                 connection.execute(sql.text("SELECT pg_advisory_xact_lock(7061771)"))
-            _tables.create_all(connection)
+            _versions.create(connection, checkfirst=True)
             version = connection.execute(sql.select(sql.func.max(_versions.c.version))).scalar()
             if version is None:
                 self._upsert(connection, _versions, [{"version": SCHEMA_VERSION}])
@@ -200,6 +202,7 @@ class Ledger:
                     f"The ledger has schema {version}, and this version of Conviction knows up to {SCHEMA_VERSION}: "
                     "update Conviction."
                 )
+            _tables.create_all(connection)
 
     def _upsert(self, connection: sql.Connection, table: sql.Table, rows: list[dict[str, Any]]) -> None:
         if not rows:
@@ -234,18 +237,36 @@ class Ledger:
     def _faults(self) -> Iterator[None]:
         try:
             yield
-        except NoSuchModuleError as error:
-            raise LedgerError(f"The ledger's address names an unknown driver: {error}.") from error
         except ModuleNotFoundError as error:
             raise LedgerError(
                 f"The ledger's driver is not installed ({error.name}). Type: pip install 'conviction[postgresql]'"
             ) from error
-        except (DBAPIError, SQLAlchemyError) as error:
-            reason = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
-            raise LedgerError(f"The ledger {self._shown_url()} cannot be used: {reason}.") from error
+        except (SQLAlchemyError, OverflowError, UnicodeError) as error:
+            lines = str(getattr(error, "orig", None) or error).strip().splitlines() or [type(error).__name__]
+            raise LedgerError(f"The ledger {self._shown_url()} cannot be used: {lines[0].rstrip('.')}.") from error
 
     def _shown_url(self) -> str:
-        return sql.make_url(self.url).render_as_string(hide_password=True)
+        return _without_options(self._address.render_as_string(hide_password=True))
+
+
+def _address(url: str | sql.URL) -> sql.URL:
+    try:
+        address = sql.make_url(url)
+    except (ArgumentError, ValueError):
+        shown = _without_options(re.sub(r":.*@", ":***@", str(url)))
+        raise LedgerError(f"{shown!r} is no ledger address. {_ADDRESSES}") from None
+    if address.drivername not in _DRIVERS:
+        raise LedgerError(
+            f"{address.drivername!r} is none of the ledger's drivers: {', '.join(_DRIVERS)}. {_ADDRESSES}"
+        )
+    if address.get_backend_name() == "sqlite" and address.database in (None, "", ":memory:"):
+        raise LedgerError(f"The ledger needs a file, and {str(url)!r} names none. {_ADDRESSES}")
+    return address
+
+
+def _without_options(url: str) -> str:
+    """The address without its options, among which a password may stand."""
+    return url.partition("?")[0]
 
 
 def _run_row(summary: RunSummary, folder: Path) -> dict[str, Any]:

@@ -7,6 +7,7 @@ Accuracies are fractions in [0, 1]; losses are in nats per image.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import types
 import typing
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ from typing import Any, Literal, TypeVar
 Status = Literal["running", "finished", "stopped_early", "interrupted", "diverged", "failed", "crashed"]
 SplitName = Literal["train", "validation", "test"]
 RecordT = TypeVar("RecordT")
+LARGEST_EXACT_INT = 2**53
 
 
 @dataclass(frozen=True)
@@ -91,8 +93,8 @@ class Evaluation:
     test_set_openings: int
     evaluated_at: str
     interval_95: tuple[float, float]
-    macro_f1: float
     accuracy_by_class: dict[str, float | None] = field(default_factory=dict)
+    detail: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -127,14 +129,26 @@ def from_json(kind: type[RecordT], value: dict[str, Any]) -> RecordT:
 
     Raises: ValueError where a field is missing, unknown or of another type.
     """
-    hints = typing.get_type_hints(kind)
-    unknown = set(value) - set(hints)
-    if unknown:
-        raise ValueError(f"{kind.__name__} has no field {sorted(unknown)[0]!r}")
-    try:
-        return kind(**{name: _restored(hints[name], part) for name, part in value.items()})
-    except TypeError as error:
-        raise ValueError(str(error)) from error
+    if not isinstance(value, dict):
+        raise ValueError(f"{kind.__name__} expected, got {value!r}")
+    hints, needed = _fields(kind)  # type: ignore[arg-type]
+    for name in value:
+        if name not in hints:
+            raise ValueError(f"{kind.__name__} has no field {name!r}")
+    for name in needed:
+        if name not in value:
+            raise ValueError(f"{kind.__name__} lacks its field {name!r}")
+    return kind(**{name: _restored(hints[name], part) for name, part in value.items()})
+
+
+@functools.cache
+def _fields(kind: type[Any]) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """The type of each field, and the fields that have no default."""
+    missing = dataclasses.MISSING
+    needed = (
+        part.name for part in dataclasses.fields(kind) if part.default is missing and part.default_factory is missing
+    )
+    return typing.get_type_hints(kind), tuple(needed)
 
 
 def _restored(hint: Any, value: Any) -> Any:
@@ -144,15 +158,29 @@ def _restored(hint: Any, value: Any) -> Any:
             return None
         return _restored(next(part for part in arguments if part is not type(None)), value)
     if dataclasses.is_dataclass(hint) and isinstance(hint, type):
-        if not isinstance(value, dict):
-            raise ValueError(f"{hint.__name__} expected, got {value!r}")
         return from_json(hint, value)
     if origin is tuple:
-        return tuple(_restored(arguments[0], part) for part in value)
-    if origin is Literal and value not in arguments:
-        raise ValueError(f"one of {arguments} expected, got {value!r}")
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return _restored_tuple(arguments, value)
+    if origin is dict:
+        if not isinstance(value, dict):
+            raise ValueError(f"a mapping expected, got {value!r}")
+        return {_restored(arguments[0], key): _restored(arguments[1], part) for key, part in value.items()}
+    if origin is Literal:
+        if value not in arguments:
+            raise ValueError(f"one of {arguments} expected, got {value!r}")
+        return value
+    assert hint in (int, float, str), f"no record has a field of type {hint}"
+    if hint is float and type(value) is int and abs(value) <= LARGEST_EXACT_INT:
         return float(value)
-    if hint in (int, float, str) and (not isinstance(value, hint) or isinstance(value, bool)):
+    if type(value) is not hint:
         raise ValueError(f"{hint.__name__} expected, got {value!r}")
     return value
+
+
+def _restored_tuple(arguments: tuple[Any, ...], value: Any) -> tuple[Any, ...]:
+    if not isinstance(value, list | tuple):
+        raise ValueError(f"a list expected, got {value!r}")
+    hints = [arguments[0]] * len(value) if arguments[-1] is Ellipsis else list(arguments)
+    if len(hints) != len(value):
+        raise ValueError(f"a list of {len(hints)} expected, got {value!r}")
+    return tuple(_restored(hint, part) for hint, part in zip(hints, value, strict=True))

@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-from pydantic import GetCoreSchemaHandler
+from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
+from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, core_schema
 
 from conviction.core.config import Config
@@ -70,11 +71,12 @@ class OneOf:
     registry: Registry[Any]
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        choices: dict[Any, CoreSchema] = {
-            entry.name: handler.generate_schema(entry.config) for entry in self.registry
-        }
+        choices: dict[Any, CoreSchema] = {entry.name: handler.generate_schema(entry.config) for entry in self.registry}
         union = core_schema.tagged_union_schema(choices, discriminator="name")
         return core_schema.no_info_before_validator_function(_spell_out, union)
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        return {"anyOf": [{"type": "string"}, handler(schema)]}
 
 
 def _spell_out(value: object) -> object:

@@ -36,6 +36,7 @@ def torch_default(seed: int, *purpose: str | int) -> Iterator[None]:
     """
     import torch
 
-    with torch.random.fork_rng():
+    # Named, because torch warns where it has to guess that several devices are all meant.
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         torch.manual_seed(derive(seed, *purpose))
         yield

@@ -1,21 +1,22 @@
 """The run folder: the truth about one run, in files that can be copied anywhere.
 
-    recipe.yaml              the resolved recipe
-    environment.json         versions, processor, threads, commit
-    run.json                 the state: status, counts, best and last epoch
-    history.jsonl            one line an epoch; the same bytes whenever the same recipe runs on the same machine
-    timings.jsonl            one line an epoch: what differs between two such runs
-    model.json               the network, its class names and its preprocessing
-    best.safetensors         weights of the best epoch
-    last.safetensors         weights of the last epoch
-    checkpoint.safetensors   all that resuming needs
-    filters.safetensors      the first layer's weights before and after
-    evaluations.jsonl        what `conviction evaluate` found
-    figures/                 curves, learning rate, filters
+recipe.yaml              the resolved recipe
+environment.json         versions, processor, threads, commit
+run.json                 the state: status, counts, best and last epoch
+history.jsonl            one line an epoch; the same bytes whenever the same recipe runs on the same machine
+timings.jsonl            one line an epoch: what differs between two such runs
+model.json               the network, its class names and its preprocessing
+best.safetensors         weights of the best epoch
+last.safetensors         weights of the last epoch
+checkpoint.safetensors   all that resuming needs
+filters.safetensors      the first layer's weights before and after
+evaluations.jsonl        what `conviction evaluate` found
+figures/                 curves, learning rate, filters
 """
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import re
@@ -85,7 +86,8 @@ class RunFolder:
         with locked(self.path / ".lock", wait=False) as free:
             if not free:
                 raise RunError(f"The run {self.id} is being trained by another process right now.")
-            remove_leftovers(self.path)
+            for folder in (self.path, self.figures):
+                remove_leftovers(folder)
             yield
 
     def read_summary(self) -> RunSummary:
@@ -93,6 +95,14 @@ class RunFolder:
 
         Raises: RunError where it is missing or damaged, NewerFormat where a later version wrote it.
         """
+        summary = self._read_summary_file()
+        if summary.status != "running" or is_locked(self.path / ".lock"):
+            return summary
+        # Read again: a training that ended between the two looks has written its end before it let go of the lock.
+        summary = self._read_summary_file()
+        return dataclasses.replace(summary, status="crashed") if summary.status == "running" else summary
+
+    def _read_summary_file(self) -> RunSummary:
         value = read_json(self.summary_file)
         if not isinstance(value, dict):
             raise RunError(f"{self.summary_file} is damaged: it holds no mapping.")
@@ -103,12 +113,9 @@ class RunFolder:
                 "update Conviction."
             )
         try:
-            summary = from_json(RunSummary, value)
+            return from_json(RunSummary, value)
         except ValueError as error:
             raise RunError(f"{self.summary_file} is damaged: {error}.") from error
-        if summary.status == "running" and not is_locked(self.path / ".lock"):
-            return from_json(RunSummary, {**value, "status": "crashed"})
-        return summary
 
     def write_summary(self, summary: RunSummary) -> None:
         write_json(self.summary_file, to_json(summary))
@@ -129,30 +136,35 @@ class RunFolder:
         return self._read_lines(self.evaluations_file, Evaluation)
 
     def add_evaluation(self, evaluation: Evaluation) -> None:
-        _write_lines(self.evaluations_file, [*self.read_evaluations(), evaluation])
+        """Append one line; two processes that evaluate at once both keep theirs."""
+        with locked(self.path / ".evaluations-lock"):
+            _write_lines(self.evaluations_file, [*self.read_evaluations(), evaluation])
 
     def delete(self) -> None:
         """Remove the folder with all its files.
 
         Raises: RunError while a process trains it, StorageError where it cannot be removed.
         """
-        with self.held():
-            pass
-        with storage_faults(self.path):
-            shutil.rmtree(self.path)
+        with self.held(), storage_faults(self.path):
+            shutil.rmtree(self.path.resolve())
+            if self.path.is_symlink():
+                self.path.unlink()
 
     def _read_lines(self, path: Path, kind: type[RecordT]) -> list[RecordT]:
         try:
-            lines = path.read_text(encoding="utf-8").splitlines()
+            # Not splitlines(): it also breaks at U+2028 and its like, which JSON leaves inside of class names.
+            lines = path.read_text(encoding="utf-8").removesuffix("\n").split("\n")
         except FileNotFoundError:
             return []
         except (OSError, UnicodeDecodeError) as error:
             raise RunError(f"{path} is damaged: {error}.") from error
+        if lines == [""]:
+            return []
         records = []
         for number, line in enumerate(lines, start=1):
             try:
                 records.append(from_json(kind, json.loads(line)))
-            except (ValueError, AttributeError) as error:
+            except (ValueError, RecursionError) as error:
                 raise RunError(f"{path} is damaged at line {number}: {error}.") from error
         return records
 
@@ -164,7 +176,7 @@ def create_run_folder(home: Path, name: str) -> RunFolder:
     """
     make_folder(home)
     day = datetime.now(UTC).strftime("%Y-%m-%d")
-    slug = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:40] or "run"
+    slug = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:40].strip("-") or "run"
     while True:
         path = home / f"{day}-{slug}-{secrets.token_hex(3)}"
         with storage_faults(path):
@@ -182,8 +194,9 @@ def find_run_folder(reference: str, home: Path) -> RunFolder:
 
     Raises: RunError where none or several are meant.
     """
-    direct = Path(reference).expanduser()
-    if direct.name and (direct / "run.json").is_file():
+    # Not Path.expanduser(), which raises where there is no such user.
+    direct = Path(os.path.expanduser(reference))
+    if reference and _holds_run(direct):
         return RunFolder(direct)
     known = {folder.id: folder for folder in list_run_folders(home)}
     if not known:
@@ -206,7 +219,12 @@ def list_run_folders(home: Path) -> list[RunFolder]:
     """Every folder below `home` that holds a run, oldest name first."""
     if not home.is_dir():
         return []
-    return [RunFolder(path) for path in sorted(home.iterdir()) if (path / "run.json").is_file()]
+    return [RunFolder(path) for path in sorted(home.iterdir()) if _holds_run(path)]
+
+
+def _holds_run(path: Path) -> bool:
+    # Not Path.is_file(), which raises where the name is too long or the folder closed.
+    return os.path.isfile(path / "run.json")
 
 
 def _write_lines(path: Path, records: Iterable[Any]) -> None:

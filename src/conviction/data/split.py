@@ -39,6 +39,10 @@ class Splits:
     validation: np.ndarray
     sealed_test: np.ndarray
 
+    @property
+    def num_test(self) -> int:
+        return len(self.sealed_test)
+
     def digest(self) -> str:
         """SHA-256 of the division."""
         digest = hashlib.sha256()

@@ -1,0 +1,1 @@
+"""Looking at a trained network with other eyes than the training's."""

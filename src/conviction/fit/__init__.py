@@ -1,0 +1,1 @@
+"""Training: loss, optimiser, schedule, stopping, checkpoint, and the loop over epochs."""

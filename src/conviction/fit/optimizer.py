@@ -1,0 +1,224 @@
+"""The optimisers of torch.optim that make sense for training a classifier in mini-batches.
+
+Left out: LBFGS and Rprop (full batches), SparseAdam (sparse gradients).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Annotated, Any, Literal
+
+import torch
+from pydantic import Field, model_validator
+from torch import nn
+from torch.optim import Optimizer
+
+from conviction.core.config import Config
+from conviction.core.registry import Registry
+
+Rate = Annotated[float, Field(gt=0)]
+Decay = Annotated[float, Field(ge=0, lt=1)]
+Beta = Annotated[float, Field(ge=0, lt=1)]
+Epsilon = Annotated[float, Field(gt=0)]
+
+
+class OptimizerConfig(Config):
+    """Settings that every optimiser shares."""
+
+    name: str
+    learning_rate: Rate = 0.001
+    weight_decay: float = Field(0.0, ge=0)
+    decay_biases_and_norms: bool = Field(
+        True, description="false: weight decay spares biases and the weights of normalisations"
+    )
+
+
+class SgdConfig(OptimizerConfig):
+    """Stochastic gradient descent."""
+
+    name: Literal["sgd"] = "sgd"
+    learning_rate: Rate = 0.1
+    momentum: Decay = 0.9
+    nesterov: bool = False
+
+    @model_validator(mode="after")
+    def _nesterov_needs_momentum(self) -> SgdConfig:
+        if self.nesterov and self.momentum == 0:
+            raise ValueError("`momentum > 0` must hold where nesterov is true, but got momentum=0.0.")
+        return self
+
+
+class _BetasConfig(OptimizerConfig):
+    beta1: Beta = 0.9
+    beta2: Beta = 0.999
+    epsilon: Epsilon = 1e-8
+
+
+class AdamConfig(_BetasConfig):
+    """Adam; its weight decay is added to the gradient."""
+
+    name: Literal["adam"] = "adam"
+    amsgrad: bool = False
+
+
+class AdamWConfig(_BetasConfig):
+    """Adam with decoupled weight decay."""
+
+    name: Literal["adamw"] = "adamw"
+    weight_decay: float = Field(0.01, ge=0)
+    amsgrad: bool = False
+
+
+class NAdamConfig(_BetasConfig):
+    """Adam with Nesterov momentum."""
+
+    name: Literal["nadam"] = "nadam"
+    decoupled_weight_decay: bool = False
+
+
+class RAdamConfig(_BetasConfig):
+    """Adam with a rectified variance at the start."""
+
+    name: Literal["radam"] = "radam"
+    decoupled_weight_decay: bool = False
+
+
+class AdamaxConfig(_BetasConfig):
+    """Adam with the infinity norm."""
+
+    name: Literal["adamax"] = "adamax"
+    learning_rate: Rate = 0.002
+
+
+class RmspropConfig(OptimizerConfig):
+    """Gradients divided by a moving root mean square."""
+
+    name: Literal["rmsprop"] = "rmsprop"
+    alpha: Beta = 0.99
+    epsilon: Epsilon = 1e-8
+    momentum: Decay = 0.0
+    centered: bool = False
+
+
+class AdagradConfig(OptimizerConfig):
+    """Gradients divided by the root of the sum of all their squares."""
+
+    name: Literal["adagrad"] = "adagrad"
+    learning_rate: Rate = 0.01
+    epsilon: Epsilon = 1e-10
+
+
+class AdadeltaConfig(OptimizerConfig):
+    """Adagrad with a window, and steps in the units of the weights."""
+
+    name: Literal["adadelta"] = "adadelta"
+    learning_rate: Rate = 1.0
+    rho: Beta = 0.9
+    epsilon: Epsilon = 1e-6
+
+
+OPTIMIZERS: Registry[Callable[[Any, list[dict[str, Any]]], Optimizer]] = Registry("optimizer")
+
+
+def build_optimizer(config: OptimizerConfig, network: nn.Module) -> Optimizer:
+    """The optimiser over the network's trainable weights, in two groups where decay spares some of them."""
+    trainable = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    if config.decay_biases_and_norms or config.weight_decay == 0:
+        return OPTIMIZERS[config.name].build(config, [{"params": trainable}])
+    # Biases and the weights of normalisations are the vectors; kernels and matrices have more dimensions.
+    decayed = [parameter for parameter in trainable if parameter.ndim > 1]
+    spared = [parameter for parameter in trainable if parameter.ndim <= 1]
+    groups: list[dict[str, Any]] = [{"params": decayed}, {"params": spared, "weight_decay": 0.0}]
+    return OPTIMIZERS[config.name].build(config, groups)
+
+
+def _betas(config: _BetasConfig) -> dict[str, Any]:
+    return {**_shared(config), "betas": (config.beta1, config.beta2), "eps": config.epsilon}
+
+
+def _shared(config: OptimizerConfig) -> dict[str, Any]:
+    return {"lr": config.learning_rate, "weight_decay": config.weight_decay}
+
+
+@OPTIMIZERS.register("sgd", SgdConfig, "Stochastic gradient descent with momentum, Nesterov's where wanted")
+def _sgd(config: SgdConfig, groups: list[dict[str, Any]]) -> Optimizer:
+    return torch.optim.SGD(
+        groups, **_shared(config), momentum=config.momentum, nesterov=config.nesterov, fused=True
+    )
+
+
+@OPTIMIZERS.register("adam", AdamConfig, "Adam", reference="D. Kingma, J. Ba, Adam, 2014")
+def _adam(config: AdamConfig, groups: list[dict[str, Any]]) -> Optimizer:
+    return torch.optim.Adam(groups, **_betas(config), amsgrad=config.amsgrad, fused=True)
+
+
+@OPTIMIZERS.register(
+    "adamw",
+    AdamWConfig,
+    "Adam with decoupled weight decay",
+    reference="I. Loshchilov, F. Hutter, Decoupled weight decay regularization, 2017",
+)
+def _adamw(config: AdamWConfig, groups: list[dict[str, Any]]) -> Optimizer:
+    return torch.optim.AdamW(groups, **_betas(config), amsgrad=config.amsgrad, fused=True)
+
+
+@OPTIMIZERS.register(
+    "nadam",
+    NAdamConfig,
+    "Adam with Nesterov momentum",
+    reference="T. Dozat, Incorporating Nesterov momentum into Adam, 2016",
+)
+def _nadam(config: NAdamConfig, groups: list[dict[str, Any]]) -> Optimizer:
+    return torch.optim.NAdam(groups, **_betas(config), decoupled_weight_decay=config.decoupled_weight_decay)
+
+
+@OPTIMIZERS.register(
+    "radam",
+    RAdamConfig,
+    "Adam with a rectified variance at the start",
+    reference="L. Liu et al., On the variance of the adaptive learning rate and beyond, 2019",
+)
+def _radam(config: RAdamConfig, groups: list[dict[str, Any]]) -> Optimizer:
+    return torch.optim.RAdam(groups, **_betas(config), decoupled_weight_decay=config.decoupled_weight_decay)
+
+
+@OPTIMIZERS.register("adamax", AdamaxConfig, "Adam with the infinity norm", reference="D. Kingma, J. Ba, Adam, 2014")
+def _adamax(config: AdamaxConfig, groups: list[dict[str, Any]]) -> Optimizer:
+    return torch.optim.Adamax(groups, **_betas(config))
+
+
+@OPTIMIZERS.register(
+    "rmsprop",
+    RmspropConfig,
+    "Gradients divided by a moving root mean square",
+    reference="T. Tieleman, G. Hinton, Neural networks for machine learning, lecture 6.5, 2012",
+)
+def _rmsprop(config: RmspropConfig, groups: list[dict[str, Any]]) -> Optimizer:
+    return torch.optim.RMSprop(
+        groups,
+        **_shared(config),
+        alpha=config.alpha,
+        eps=config.epsilon,
+        momentum=config.momentum,
+        centered=config.centered,
+    )
+
+
+@OPTIMIZERS.register(
+    "adagrad",
+    AdagradConfig,
+    "Gradients divided by the root of the sum of their squares",
+    reference="J. Duchi et al., Adaptive subgradient methods, 2011",
+)
+def _adagrad(config: AdagradConfig, groups: list[dict[str, Any]]) -> Optimizer:
+    return torch.optim.Adagrad(groups, **_shared(config), eps=config.epsilon)
+
+
+@OPTIMIZERS.register(
+    "adadelta",
+    AdadeltaConfig,
+    "Adagrad with a window, and steps in the units of the weights",
+    reference="M. Zeiler, ADADELTA, 2012",
+)
+def _adadelta(config: AdadeltaConfig, groups: list[dict[str, Any]]) -> Optimizer:
+    return torch.optim.Adadelta(groups, **_shared(config), rho=config.rho, eps=config.epsilon)

@@ -1,0 +1,260 @@
+"""One flexible builder: blocks of convolution, normalisation, activation, pooling and dropout; dense layers; a classifier."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Annotated, Literal
+
+import torch
+from jaxtyping import Float
+from pydantic import Field, field_validator, model_validator
+from torch import Tensor, nn
+
+from conviction.core.config import Config
+from conviction.core.errors import ConfigError
+from conviction.core.registry import Registry
+from conviction.nets.algebra import conv_output, pool_output
+from conviction.nets.layer import (
+    ACTIVATIONS,
+    DENSE_NORMALIZATIONS,
+    MAP_NORMALIZATIONS,
+    ActivationName,
+    DenseNormalizationName,
+    NormalizationName,
+    PoolingName,
+)
+
+Stage = Literal["convolution", "normalization", "activation", "pooling", "dropout"]
+STAGES: tuple[Stage, ...] = ("convolution", "normalization", "activation", "pooling", "dropout")
+Pixels = Annotated[int, Field(ge=1, le=4096)]
+Probability = Annotated[float, Field(ge=0, lt=1)]
+
+
+class NetworkConfig(Config):
+    """Base of the network families' settings."""
+
+    name: str
+
+
+class PoolingConfig(Config):
+    """A pooling window; `stride_px: null` takes the window's own size."""
+
+    kind: PoolingName = "max"
+    size_px: Pixels = 2
+    stride_px: Pixels | None = None
+    padding_px: int = Field(0, ge=0)
+    ceil_mode: bool = Field(False, description="Let a last, partly filled window count")
+
+    @model_validator(mode="after")
+    def _padding_fits(self) -> PoolingConfig:
+        if 2 * self.padding_px > self.size_px:
+            raise ValueError(f"`2·padding_px <= size_px` must hold, but got {self.padding_px=}, {self.size_px=}.")
+        return self
+
+
+class BlockConfig(Config):
+    """One block. Stages that are switched off (`none`, null, 0) are left out, whatever `order` says."""
+
+    filters: int = Field(ge=1, le=65536)
+    kernel_px: Pixels = 3
+    stride_px: Pixels = 1
+    padding_px: Annotated[int, Field(ge=0)] | Literal["same"] = Field(
+        "same", description="same: the output has the input's size divided by the stride, rounded up"
+    )
+    bias: bool = True
+    normalization: NormalizationName = "none"
+    activation: ActivationName = "relu"
+    pooling: PoolingConfig | None = None
+    dropout: Probability = 0.0
+    order: tuple[Stage, ...] = STAGES
+
+    @field_validator("order")
+    @classmethod
+    def _each_stage_once(cls, order: tuple[Stage, ...]) -> tuple[Stage, ...]:
+        if sorted(order) != sorted(STAGES):
+            raise ValueError(f"must name each of {', '.join(STAGES)} once, but got {', '.join(order)}.")
+        return order
+
+    @model_validator(mode="after")
+    def _same_is_possible(self) -> BlockConfig:
+        if self.padding_px == "same" and self.kernel_px % 2 == 0 and self.stride_px > 1:
+            raise ValueError(
+                f"`padding_px: same` needs an odd kernel or stride 1, but got {self.kernel_px=}, {self.stride_px=}."
+            )
+        return self
+
+
+class DenseConfig(Config):
+    """One fully connected layer, then normalisation, activation and dropout."""
+
+    units: int = Field(ge=1, le=1_000_000)
+    normalization: DenseNormalizationName = "none"
+    activation: ActivationName = "relu"
+    dropout: Probability = 0.0
+
+
+class BlocksConfig(NetworkConfig):
+    """Convolution blocks, an optional global pooling, dense layers, and a linear classifier."""
+
+    name: Literal["blocks"] = "blocks"
+    preset: str | None = Field(None, description="The preset that these settings began from")
+    blocks: tuple[BlockConfig, ...] = ()
+    global_pooling: Literal["none", "average", "max"] = "none"
+    dense: tuple[DenseConfig, ...] = ()
+
+
+class BlockNetwork(nn.Module):
+    """Logits from images: `blocks`, flattening, `dense`, `classifier`."""
+
+    def __init__(self, blocks: nn.Sequential, dense: nn.Sequential, classifier: nn.Linear) -> None:
+        super().__init__()
+        self.blocks = blocks
+        self.dense = dense
+        self.classifier = classifier
+
+    def forward(self, images: Float[Tensor, "B C H W"]) -> Float[Tensor, "B K"]:
+        logits: Tensor = self.classifier(self.dense(self.blocks(images).flatten(1)))
+        return logits
+
+
+NETWORKS: Registry[Callable[[NetworkConfig, tuple[int, int, int], int], nn.Module]] = Registry("network")
+
+
+def build_network(config: NetworkConfig, input_shape: tuple[int, int, int], num_classes: int) -> nn.Module:
+    """The network for images of `input_shape` (C, H, W), its weights drawn from torch's default generator.
+
+    Raises: ConfigError where the images are too small; it names the layer.
+    """
+    return NETWORKS[config.name].build(config, input_shape, num_classes)
+
+
+@NETWORKS.register("blocks", BlocksConfig, "Blocks of convolutions, dense layers, a classifier; all sizes free")
+def _build_blocks(config: NetworkConfig, input_shape: tuple[int, int, int], num_classes: int) -> nn.Module:
+    assert isinstance(config, BlocksConfig)
+    shape = input_shape
+    blocks: OrderedDict[str, nn.Module] = OrderedDict()
+    for number, block in enumerate(config.blocks, start=1):
+        blocks[f"block{number}"], shape = _build_block(block, shape, f"network.blocks.{number - 1}")
+    if config.global_pooling == "average":
+        blocks["global_pooling"], shape = nn.AdaptiveAvgPool2d(1), (shape[0], 1, 1)
+    elif config.global_pooling == "max":
+        blocks["global_pooling"], shape = nn.AdaptiveMaxPool2d(1), (shape[0], 1, 1)
+    num_features = shape[0] * shape[1] * shape[2]
+    dense: OrderedDict[str, nn.Module] = OrderedDict()
+    for number, layer in enumerate(config.dense, start=1):
+        dense[f"dense{number}"] = _build_dense(layer, num_features)
+        num_features = layer.units
+    return BlockNetwork(nn.Sequential(blocks), nn.Sequential(dense), nn.Linear(num_features, num_classes))
+
+
+def _build_block(
+    config: BlockConfig, shape: tuple[int, int, int], path: str
+) -> tuple[nn.Sequential, tuple[int, int, int]]:
+    """The block for maps of `shape` (C, H, W), and the shape of what comes out of it."""
+    stages: OrderedDict[str, nn.Module] = OrderedDict()
+    for stage in config.order:
+        channels, height, width = shape
+        if stage == "convolution":
+            stages[stage] = _convolution(config, channels)
+            shape = (config.filters, *(_convolved(config, side, path, shape) for side in (height, width)))
+        elif stage == "normalization" and config.normalization != "none":
+            stages[stage] = MAP_NORMALIZATIONS[config.normalization](channels)
+        elif stage == "activation" and config.activation != "none":
+            stages[stage] = ACTIVATIONS[config.activation]()
+        elif stage == "pooling" and config.pooling:
+            stages[stage] = _pooling(config.pooling)
+            shape = (channels, *(_pooled(config.pooling, side, path, shape) for side in (height, width)))
+        elif stage == "dropout" and config.dropout:
+            stages[stage] = nn.Dropout(config.dropout)
+    return nn.Sequential(stages), shape
+
+
+def _convolution(config: BlockConfig, in_channels: int) -> nn.Conv2d:
+    padding = _padding_px(config)
+    return nn.Conv2d(
+        in_channels,
+        config.filters,
+        config.kernel_px,
+        stride=config.stride_px,
+        padding="same" if padding is None else padding,
+        bias=config.bias,
+    )
+
+
+def _padding_px(config: BlockConfig) -> int | None:
+    """The padding on each side; None where an even kernel needs one more pixel on one side."""
+    if config.padding_px != "same":
+        return config.padding_px
+    return config.kernel_px // 2 if config.kernel_px % 2 else None
+
+
+def _convolved(config: BlockConfig, side_px: int, path: str, shape: tuple[int, int, int]) -> int:
+    padding = _padding_px(config)
+    if padding is None:
+        return side_px
+    try:
+        return conv_output(side_px, config.kernel_px, config.stride_px, padding)
+    except ConfigError:
+        raise _too_small(path, f"a convolution of {config.kernel_px}×{config.kernel_px}", shape) from None
+
+
+def _pooling(config: PoolingConfig) -> nn.Module:
+    kind = nn.MaxPool2d if config.kind == "max" else nn.AvgPool2d
+    return kind(
+        config.size_px, config.stride_px or config.size_px, padding=config.padding_px, ceil_mode=config.ceil_mode
+    )
+
+
+def _pooled(config: PoolingConfig, side_px: int, path: str, shape: tuple[int, int, int]) -> int:
+    stride_px = config.stride_px or config.size_px
+    try:
+        return pool_output(side_px, config.size_px, stride_px, config.padding_px, config.ceil_mode)
+    except ConfigError:
+        raise _too_small(path, f"a pooling of {config.size_px}×{config.size_px}", shape) from None
+
+
+def _too_small(path: str, layer: str, shape: tuple[int, int, int]) -> ConfigError:
+    return ConfigError(
+        f"{path}: {layer} does not fit the {shape[1]}×{shape[2]} map that reaches it. Use larger pictures "
+        "(data.image_size_px), fewer blocks, more padding, or less pooling."
+    )
+
+
+def _build_dense(config: DenseConfig, num_features: int) -> nn.Sequential:
+    stages: OrderedDict[str, nn.Module] = OrderedDict(linear=nn.Linear(num_features, config.units))
+    if config.normalization != "none":
+        stages["normalization"] = DENSE_NORMALIZATIONS[config.normalization](config.units)
+    if config.activation != "none":
+        stages["activation"] = ACTIVATIONS[config.activation]()
+    if config.dropout:
+        stages["dropout"] = nn.Dropout(config.dropout)
+    return nn.Sequential(stages)
+
+
+def num_parameters(network: nn.Module) -> int:
+    """All numbers that training can change."""
+    return sum(parameter.numel() for parameter in network.parameters())
+
+
+def first_layer_filters(
+    network: nn.Module, input_shape: tuple[int, int, int]
+) -> Float[Tensor, "F C h w"] | None:
+    """The weights that look at the pixels: the first convolution's, or a first dense layer's laid out as images.
+
+    None where the first layer is neither.
+    """
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            return module.weight.detach().clone().float().cpu()
+        if isinstance(module, nn.Linear):
+            channels, height, width = input_shape
+            if module.in_features != channels * height * width:
+                return None
+            return module.weight.detach().clone().float().cpu().reshape(-1, channels, height, width)
+    return None
+
+
+def to_channels_last(network: nn.Module) -> nn.Module:
+    """The network with its convolutions' weights in the layout that processors compute in fastest."""
+    return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]

@@ -1,0 +1,112 @@
+"""Networks with a name: values of the block builder, from the courses in which they are taught."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from conviction.core.errors import UnknownName
+from conviction.nets.block import NETWORKS, BlockConfig, BlocksConfig, DenseConfig, PoolingConfig, Stage
+
+_POOL_FIRST: tuple[Stage, ...] = ("convolution", "normalization", "pooling", "activation", "dropout")
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A named network: its settings, one line of summary, its source."""
+
+    config: BlocksConfig
+    summary: str
+    reference: str
+
+
+def _convnet(normalization: str) -> BlocksConfig:
+    return BlocksConfig.model_validate(
+        {
+            "blocks": [
+                {"filters": filters, "normalization": normalization, "pooling": {}, "order": _POOL_FIRST}
+                for filters in (128, 512, 512, 512, 512)
+            ]
+        }
+    )
+
+
+def _alexnet_cifar10() -> BlocksConfig:
+    return BlocksConfig(
+        blocks=tuple(BlockConfig(filters=filters, kernel_px=5, pooling=PoolingConfig()) for filters in (32, 64, 64)),
+        dense=(DenseConfig(units=1000),),
+    )
+
+
+def _lenet5() -> BlocksConfig:
+    return BlocksConfig(
+        blocks=(
+            BlockConfig(filters=6, kernel_px=5, padding_px=2, pooling=PoolingConfig()),
+            BlockConfig(filters=16, kernel_px=5, padding_px=0, pooling=PoolingConfig()),
+        ),
+        dense=(DenseConfig(units=120), DenseConfig(units=84)),
+    )
+
+
+def _simplecnn() -> BlocksConfig:
+    block = BlockConfig(filters=16, kernel_px=5, stride_px=2, padding_px=0)
+    return BlocksConfig(blocks=(block, block), dense=(DenseConfig(units=64),))
+
+
+def _digits() -> BlocksConfig:
+    return BlocksConfig(
+        blocks=(
+            BlockConfig(filters=32, normalization="batch"),
+            BlockConfig(filters=64, normalization="batch", pooling=PoolingConfig()),
+        ),
+        dense=(DenseConfig(units=128, dropout=0.25),),
+    )
+
+
+PRESETS: dict[str, Preset] = {
+    "convnet": Preset(
+        _convnet("none"),
+        "Five 3×3 convolutions (128, 512, 512, 512, 512), each halved by max-pooling, then a linear layer",
+        "lab A1; 7,678,474 parameters on CIFAR-10",
+    ),
+    "convnet-bn": Preset(
+        _convnet("batch"), "convnet with batch normalisation", "lab A4; 7,682,826 parameters on CIFAR-10"
+    ),
+    "alexnet-cifar10": Preset(
+        _alexnet_cifar10(),
+        "Three 5×5 convolutions (32, 64, 64), each halved by max-pooling, then 1000 units",
+        "lab C4; 1,191,170 parameters on CIFAR-10",
+    ),
+    "lenet5": Preset(
+        _lenet5(),
+        "LeNet-5 with ReLU and max-pooling, for 28×28 pictures",
+        "Y. LeCun et al., Proc. IEEE 86(11), 1998; 61,706 parameters on MNIST",
+    ),
+    "simplecnn": Preset(
+        _simplecnn(), "Two 5×5 convolutions (16, 16) with stride 2, then 64 units", "lab D2; for 50×50 pictures"
+    ),
+    "perceptron": Preset(
+        BlocksConfig(dense=(DenseConfig(units=300),)), "One hidden layer of 300 units", "lab D9; for 28×28 pictures"
+    ),
+    "digits": Preset(_digits(), "Two 3×3 convolutions (32, 64) with batch normalisation, then 128 units", ""),
+}
+
+
+def network_names() -> list[str]:
+    """What a recipe's `network` may be called: the presets, then the families."""
+    return [*PRESETS, *NETWORKS.names()]
+
+
+def expand_preset(value: object) -> object:
+    """A preset's name, or a mapping with a `preset` key, written out; keys beside `preset` replace the preset's own.
+
+    Raises: UnknownName.
+    """
+    if isinstance(value, str):
+        value = {"name": value} if value in NETWORKS.names() else {"preset": value}
+    if not isinstance(value, Mapping) or value.get("preset") is None:
+        return value
+    name = value["preset"]
+    if name not in PRESETS:
+        raise UnknownName("network", str(name), network_names())
+    return {**PRESETS[name].config.model_dump(mode="json"), **value}

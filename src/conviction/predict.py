@@ -1,0 +1,39 @@
+"""A network and a stream give predictions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor, nn
+
+from conviction.data.stream import Stream
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """Logits in `float32` and labels, on the CPU, in the stream's order."""
+
+    logits: Float[Tensor, "B K"]
+    labels: Int64[Tensor, " B"]
+
+
+def predict(network: nn.Module, stream: Stream, precision: str = "float32") -> Predictions:
+    """What the network says of each picture of the stream, in evaluation mode; its mode is put back afterwards."""
+    logits, labels = [], []
+    was_training = network.training
+    network.eval()
+    try:
+        with torch.inference_mode(), autocast(stream.device, precision):
+            for batch in stream.in_order():
+                logits.append(network(batch.images).float())
+                labels.append(batch.labels)
+    finally:
+        network.train(was_training)
+    return Predictions(torch.cat(logits).cpu(), torch.cat(labels).cpu())
+
+
+def autocast(device: torch.device, precision: str) -> torch.autocast:
+    """The context in which a network computes in `precision`; its weights stay in `float32`."""
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bfloat16")

@@ -1,0 +1,148 @@
+"""A trained network with all that its use needs: its shape, its weights, its class names, its preprocessing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from conviction.core import rng
+from conviction.core.config import parse
+from conviction.core.errors import ConfigError, DataError, RunError
+from conviction.core.files import read_json, write_json
+from conviction.core.run_folder import RunFolder
+from conviction.data.decode import DecodeSettings, UnreadablePicture, as_array, decode
+from conviction.data.standardize import Standardization
+from conviction.fit.checkpoint import load_weights
+from conviction.nets import build_network
+from conviction.run.prepared import Prepared
+from conviction.run.recipe import Recipe
+
+Picture = str | Path | Image.Image | np.ndarray | Tensor
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The most likely class, its probability, and the probability of every class."""
+
+    label: str
+    probability: float
+    probabilities: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Model:
+    """A network in evaluation mode on the CPU."""
+
+    network: nn.Module
+    classes: tuple[str, ...]
+    input_shape: tuple[int, int, int]
+    decode_settings: DecodeSettings
+    standardization: Standardization
+    epoch: int
+
+    def predict(self, pictures: Picture | Sequence[Picture]) -> list[Prediction]:
+        """One prediction for each picture.
+
+        A picture is a file's path, a Pillow image, or `uint8` values: numpy (H, W, C) or (B, H, W, C), torch (C, H, W) or
+        (B, C, H, W). It is brought to the size and the colours that the network was trained on.
+
+        Raises: DataError where a picture cannot be read, ConfigError where an array has another type or shape.
+        """
+        arrays = [self._prepared(picture) for picture in _listed(pictures)]
+        if not arrays:
+            return []
+        images = torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2)
+        with torch.inference_mode():
+            probabilities = self.network(self.standardization(images)).float().softmax(dim=1)
+        return [self._named(row.tolist()) for row in probabilities]
+
+    def _named(self, probabilities: list[float]) -> Prediction:
+        best = max(range(len(probabilities)), key=probabilities.__getitem__)
+        named = dict(zip(self.classes, probabilities, strict=True))
+        return Prediction(self.classes[best], probabilities[best], named)
+
+    def _prepared(self, picture: Picture) -> np.ndarray:
+        try:
+            if isinstance(picture, str | Path):
+                return decode(_read_file(Path(picture)), self.decode_settings)
+            if isinstance(picture, Image.Image):
+                return as_array(picture, self.decode_settings)
+            array = picture.cpu().permute(1, 2, 0).numpy() if isinstance(picture, Tensor) else picture
+            if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] not in (1, 3):
+                raise ConfigError(
+                    "A picture as an array has `uint8` values and 1 or 3 channels, but got "
+                    f"{array.dtype} of shape {tuple(array.shape)}."
+                )
+            return as_array(Image.fromarray(array[:, :, 0] if array.shape[2] == 1 else array), self.decode_settings)
+        except UnreadablePicture as fault:
+            name = picture if isinstance(picture, str | Path) else "The picture"
+            raise DataError(f"{name} {fault}.") from fault
+
+
+def _listed(pictures: Picture | Sequence[Picture]) -> list[Picture]:
+    if isinstance(pictures, np.ndarray | Tensor):
+        return list(pictures) if pictures.ndim == 4 else [pictures]
+    if isinstance(pictures, str | Path | Image.Image):
+        return [pictures]
+    return list(pictures)
+
+
+def _read_file(path: Path) -> bytes:
+    try:
+        return path.expanduser().read_bytes()
+    except OSError as error:
+        raise DataError(f"Cannot read {path}: {error.strerror}.") from error
+
+
+def write_model(folder: RunFolder, prepared: Prepared) -> None:
+    """Write `model.json`: what turns the weights' files into a classifier. Raises: StorageError."""
+    recipe = prepared.recipe
+    write_json(
+        folder.model,
+        {
+            "format": 1,
+            "network": recipe.settings()["network"],
+            "input_shape": prepared.input_shape,
+            "classes": prepared.pack.classes,
+            "preprocessing": {
+                "color": recipe.data.color,
+                "resize": recipe.data.resize,
+                "max_image_pixels": recipe.data.max_image_pixels,
+                "mean": prepared.standardization.mean,
+                "deviation": prepared.standardization.deviation,
+            },
+        },
+    )
+
+
+def load_model(folder: RunFolder, weights: str = "best") -> Model:
+    """The saved network of a run; `weights` is `best` or `last`.
+
+    Raises: RunError where a file is missing or damaged.
+    """
+    about = read_json(folder.model)
+    try:
+        settings = {"name": "model", "network": about["network"]}
+        network_config = parse(Recipe, settings, str(folder.model)).network
+        channels, height, width = about["input_shape"]
+        preprocessing: dict[str, Any] = about["preprocessing"]
+        standardization = Standardization(tuple(preprocessing["mean"]), tuple(preprocessing["deviation"]))
+        decode_settings = DecodeSettings(
+            preprocessing["color"], (height, width), preprocessing["resize"], preprocessing["max_image_pixels"]
+        )
+        classes = tuple(about["classes"])
+    except (KeyError, TypeError, ValueError, ConfigError) as error:
+        raise RunError(f"{folder.model} is damaged: {error}.") from error
+    with rng.torch_default(0, "model"):
+        network = build_network(network_config, (channels, height, width), len(classes))
+    saved = load_weights(folder.weights(weights), network)
+    return Model(
+        network.eval(), classes, (channels, height, width), decode_settings, standardization, saved.get("epoch", 0)
+    )

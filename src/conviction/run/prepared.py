@@ -1,0 +1,106 @@
+"""Pictures and machine, made ready for a recipe: what training and evaluation both begin with."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+
+from conviction.core.device import choose_device, choose_precision, num_cores
+from conviction.core.records import DataRecord
+from conviction.data.pack import Pack, Progress, load_pack
+from conviction.data.split import Splits, divide
+from conviction.data.standardize import Standardization, fit_standardization
+from conviction.data.stream import Augment, Stream
+from conviction.run.recipe import Recipe
+
+# Predicting keeps no gradients, so that larger batches cost little memory.
+LEAST_PREDICTION_BATCH = 256
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Where and how the run computes; recorded, so that resuming computes the same."""
+
+    device: torch.device
+    precision: Literal["float32", "bfloat16"]
+    threads: int
+
+    @classmethod
+    def for_recipe(cls, recipe: Recipe) -> Machine:
+        """What `fit.device`, `fit.precision` and `fit.threads` mean here. Raises: ConfigError."""
+        device = choose_device(recipe.fit.device)
+        precision = choose_precision(recipe.fit.precision, device)
+        return cls(device, precision, recipe.fit.threads or num_cores())
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """The pictures of a recipe, divided and standardised."""
+
+    recipe: Recipe
+    pack: Pack
+    splits: Splits
+    standardization: Standardization
+    machine: Machine
+
+    @property
+    def input_shape(self) -> tuple[int, int, int]:
+        """(C, H, W)."""
+        _, height, width, channels = self.pack.images.shape
+        return channels, height, width
+
+    def stream(self, rows: np.ndarray, augmentations: Sequence[Augment] | None = None) -> Stream:
+        """The given rows, for training where `augmentations` are given (an empty list too), else for prediction."""
+        batch_size = self.recipe.fit.batch_size
+        if augmentations is None:
+            batch_size = max(batch_size, LEAST_PREDICTION_BATCH)
+        return Stream(
+            self.pack.images,
+            self.pack.labels,
+            rows,
+            self.standardization,
+            batch_size,
+            augmentations or (),
+            self.machine.device,
+        )
+
+    def data_record(self) -> DataRecord:
+        channels, height, width = self.input_shape
+        notes = self.pack.notes
+        if self.pack.skipped:
+            notes = (*notes, f"{len(self.pack.skipped)} unreadable pictures were left out, as data.unreadable says.")
+        return DataRecord(
+            source=self.recipe.data.name,
+            path=self.pack.shown_path,
+            digest=self.pack.digest,
+            split_digest=self.splits.digest(),
+            classes=self.pack.classes,
+            channels=channels,
+            height_px=height,
+            width_px=width,
+            num_train=len(self.splits.train),
+            num_validation=len(self.splits.validation),
+            num_test=self.splits.num_test,
+            num_skipped=len(self.pack.skipped),
+            notes=notes,
+        )
+
+
+def prepare(
+    recipe: Recipe,
+    machine: Machine,
+    progress: Progress | None = None,
+    standardization: Standardization | None = None,
+) -> Prepared:
+    """Load, divide and standardise the pictures; a given standardisation is used as it is.
+
+    Raises: DataError, ConfigError, StorageError.
+    """
+    pack = load_pack(recipe.data, progress)
+    splits = divide(pack, recipe.split, recipe.seed)
+    fitted = standardization or fit_standardization(recipe.standardize, pack.images, splits.train)
+    return Prepared(recipe, pack, splits, fitted, machine)

@@ -1,0 +1,139 @@
+"""The recipe: every stage's settings in one typed description of one training."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from conviction.augment import AUGMENTATIONS, AugmentConfig
+from conviction.core.config import Config, parse, read_mapping, read_yaml, with_overrides, write_yaml
+from conviction.core.device import DeviceName, PrecisionName
+from conviction.core.errors import ConfigError, NewerFormat, UnknownName
+from conviction.core.registry import OneOf
+from conviction.data.source import SOURCES, SourceConfig
+from conviction.data.source.folder import FolderConfig
+from conviction.data.split import SplitConfig
+from conviction.data.standardize import STANDARDIZATIONS, ChannelConfig, StandardizeConfig
+from conviction.fit.loss import LOSSES, CrossEntropyConfig, LossConfig
+from conviction.fit.optimizer import OPTIMIZERS, OptimizerConfig, SgdConfig
+from conviction.fit.schedule import SCHEDULES, ConstantConfig, ScheduleConfig
+from conviction.fit.stopping import StoppingConfig
+from conviction.nets import NETWORKS, NetworkConfig, expand_preset
+
+RECIPE_FORMAT = 1
+
+
+class FitConfig(Config):
+    """The training loop."""
+
+    epochs: int = Field(20, ge=1, le=100_000)
+    batch_size: int = Field(128, ge=1, le=1_000_000)
+    precision: PrecisionName = Field("auto", description="auto: bfloat16 where the processor computes in it")
+    device: DeviceName = Field("auto", description="auto: the GPU where there is one")
+    threads: int | None = Field(None, ge=1, le=1024, description="null: one for each core")
+    gradient_clip_norm: float | None = Field(None, gt=0, description="Scale gradients down to this norm")
+    measure_train_fixed: bool = Field(
+        False, description="After each epoch, measure the training split on fixed weights too"
+    )
+
+
+class Recipe(Config):
+    """One training, described completely."""
+
+    format: int = Field(RECIPE_FORMAT, ge=1, description="Version of this file format")
+    name: str = Field("recipe", min_length=1, max_length=80)
+    description: str = ""
+    seed: int = Field(0, ge=0, lt=2**63)
+    data: Annotated[SourceConfig, OneOf(SOURCES)] = FolderConfig()
+    split: SplitConfig = SplitConfig()
+    standardize: Annotated[StandardizeConfig, OneOf(STANDARDIZATIONS)] = ChannelConfig()
+    augment: tuple[Annotated[AugmentConfig, OneOf(AUGMENTATIONS)], ...] = ()
+    network: Annotated[NetworkConfig, OneOf(NETWORKS), BeforeValidator(expand_preset)]
+    loss: Annotated[LossConfig, OneOf(LOSSES)] = CrossEntropyConfig()
+    optimizer: Annotated[OptimizerConfig, OneOf(OPTIMIZERS)] = SgdConfig()
+    schedule: Annotated[ScheduleConfig, OneOf(SCHEDULES)] = ConstantConfig()
+    stopping: StoppingConfig = StoppingConfig()
+    fit: FitConfig = FitConfig()
+
+    @model_validator(mode="after")
+    def _stages_fit_together(self) -> Recipe:
+        warmup = self.schedule.warmup_epochs
+        if warmup >= self.fit.epochs:
+            raise ValueError(
+                f"`schedule.warmup_epochs < fit.epochs` must hold, but got {warmup:g} and {self.fit.epochs}."
+            )
+        return self
+
+    def settings(self) -> dict[str, Any]:
+        """Every setting as JSON's types; `load_recipe` reads it back to an equal recipe."""
+        return self.model_dump(mode="json")
+
+    def to_yaml(self) -> str:
+        return write_yaml(self.settings())
+
+
+def load_recipe(
+    recipe: str | Path | Mapping[str, Any] | Recipe, overrides: Mapping[str, Any] | None = None
+) -> Recipe:
+    """A recipe from its built-in name, a YAML file, a mapping, or itself, with dotted keys replaced.
+
+    Raises: ConfigError that names every fault, NewerFormat where a later version of Conviction wrote it.
+
+    >>> load_recipe("digits", {"fit.epochs": 3}).fit.epochs
+    3
+    """
+    settings, where = _read(recipe)
+    found = settings.get("format", RECIPE_FORMAT)
+    if isinstance(found, int) and found > RECIPE_FORMAT:
+        raise NewerFormat(
+            f"{where} has format {found}, and this version of Conviction reads up to {RECIPE_FORMAT}: update Conviction."
+        )
+    if "network" in settings and overrides:
+        settings = {**settings, "network": expand_preset(settings["network"])}
+    return parse(Recipe, with_overrides(settings, overrides or {}), where)
+
+
+def _read(recipe: str | Path | Mapping[str, Any] | Recipe) -> tuple[dict[str, Any], str]:
+    if isinstance(recipe, Recipe):
+        return recipe.settings(), f"The recipe {recipe.name!r}"
+    if isinstance(recipe, Mapping):
+        return dict(recipe), "The recipe"
+    if isinstance(recipe, Path) or _looks_like_a_file(recipe):
+        return read_mapping(Path(recipe).expanduser()), str(recipe)
+    if recipe not in recipe_names():
+        raise UnknownName("recipe", recipe, recipe_names())
+    value = read_yaml(_built_in(recipe), f"The recipe {recipe!r}")
+    assert isinstance(value, dict)
+    return value, f"The recipe {recipe!r}"
+
+
+def _looks_like_a_file(recipe: str) -> bool:
+    return recipe.endswith((".yaml", ".yml")) or "/" in recipe or "\\" in recipe
+
+
+def _built_in(name: str) -> str:
+    return resources.files("conviction.recipes").joinpath(f"{name}.yaml").read_text(encoding="utf-8")
+
+
+def recipe_names() -> list[str]:
+    """The built-in recipes."""
+    folder = resources.files("conviction.recipes")
+    return sorted(entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml"))
+
+
+def recipe_summary(name: str) -> str:
+    """The description of a built-in recipe, read without building it."""
+    found = re.search(r"^description: (.*)$", _built_in(name), re.MULTILINE)
+    return found.group(1).strip("\"'") if found else ""
+
+
+def recipe_schema() -> dict[str, Any]:
+    """The JSON schema of a recipe, for editors."""
+    schema = Recipe.model_json_schema()
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "Conviction recipe", **schema}
+

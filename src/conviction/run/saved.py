@@ -1,0 +1,153 @@
+"""A run as Python sees it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from torch import nn
+
+from conviction.core.errors import RunError, UnknownName
+from conviction.core.ledger import Ledger
+from conviction.core.records import EpochRecord, Evaluation, RunSummary, SplitName
+from conviction.core.run_folder import RunFolder, find_run_folder, runs_home
+from conviction.data.stream import Stream
+from conviction.evaluate.holdout import open_test_split
+from conviction.metrics.accuracy import accuracy_by_class, score
+from conviction.metrics.interval import wilson_interval
+from conviction.predict import Predictions, predict
+from conviction.run.model import Model, Picture, Prediction, load_model
+from conviction.run.prepared import Machine, prepare
+from conviction.run.recipe import Recipe, load_recipe
+
+_SPLITS: tuple[SplitName, ...] = ("train", "validation", "test")
+
+
+class Run:
+    """One training and what came of it; reads the run folder, and changes it by `evaluate` alone."""
+
+    def __init__(self, folder: RunFolder, ledger_url: str | None = None) -> None:
+        self.folder = folder
+        self._ledger_url = ledger_url
+
+    @classmethod
+    def open(cls, reference: str | Path = "latest", home: Path | None = None, ledger_url: str | None = None) -> Run:
+        """The run with this id (a part is enough), in this folder, or the `latest`. Raises: RunError."""
+        return cls(find_run_folder(str(reference), home or runs_home()), ledger_url)
+
+    def __repr__(self) -> str:
+        return f"Run({str(self.folder.path)!r})"
+
+    @property
+    def id(self) -> str:
+        return self.folder.id
+
+    @property
+    def path(self) -> Path:
+        return self.folder.path
+
+    @property
+    def summary(self) -> RunSummary:
+        return self.folder.read_summary()
+
+    @property
+    def history(self) -> list[EpochRecord]:
+        """A record for each epoch, epoch 0 (the untrained network) first."""
+        return self.folder.read_history()
+
+    @property
+    def best(self) -> EpochRecord | None:
+        return self.summary.best
+
+    @property
+    def last(self) -> EpochRecord | None:
+        return self.summary.last
+
+    @property
+    def evaluations(self) -> list[Evaluation]:
+        return self.folder.read_evaluations()
+
+    @cached_property
+    def recipe(self) -> Recipe:
+        return load_recipe(self.folder.recipe)
+
+    def model(self, weights: str = "best") -> Model:
+        """The network with its class names and preprocessing. Raises: RunError."""
+        return load_model(self.folder, weights)
+
+    def network(self, weights: str = "best") -> nn.Module:
+        """The network alone, in evaluation mode. Raises: RunError."""
+        return self.model(weights).network
+
+    def predict(self, pictures: Picture | Sequence[Picture], weights: str = "best") -> list[Prediction]:
+        """What the network sees in pictures: paths, Pillow images, or `uint8` arrays. Raises: DataError, RunError."""
+        return self.model(weights).predict(pictures)
+
+    def evaluate(self, split: SplitName = "test", weights: str = "best", detail: bool = False) -> Evaluation:
+        """Accuracy and loss on a split; looking at `test` is recorded in the ledger for good.
+
+        `detail` adds figures that take seconds more (macro F1, calibration).
+
+        Raises: UnknownName, RunError where the run or its pictures changed, LedgerError where an opening cannot be recorded.
+        """
+        if split not in _SPLITS:
+            raise UnknownName("split", split, _SPLITS)
+        summary = self.summary
+        model = self.model(weights)
+        prepared = prepare(self.recipe, Machine.for_recipe(self.recipe), standardization=model.standardization)
+        record = prepared.data_record()
+        if (record.digest, record.split_digest) != (summary.data.digest, summary.data.split_digest):
+            raise RunError(
+                f"The pictures of {summary.data.path} are not those that {self.id} was trained on: its splits would mix "
+                "training with test pictures. Bring the former ones back."
+            )
+        network = model.network.to(prepared.machine.device)
+
+        def look(rows: np.ndarray) -> Predictions:
+            stream: Stream = prepared.stream(rows)
+            return predict(network, stream, prepared.machine.precision)
+
+        ledger = Ledger.beside(self.path.resolve().parent, self._ledger_url)
+        if split == "test":
+            seen = open_test_split(ledger, self.id, weights, prepared.pack, prepared.splits, look)
+            predictions, openings, of_the_set = seen.predictions, seen.openings, seen.test_set_openings
+        else:
+            predictions = look(prepared.splits.train if split == "train" else prepared.splits.validation)
+            openings, of_the_set = len(ledger.openings(run=self.id)), 0
+        evaluation = self._described(predictions, split, weights, model, (openings, of_the_set), detail)
+        self.folder.add_evaluation(evaluation)
+        return evaluation
+
+    def _described(
+        self,
+        predictions: Predictions,
+        split: SplitName,
+        weights: str,
+        model: Model,
+        openings: tuple[int, int],
+        detail: bool,
+    ) -> Evaluation:
+        found = score(predictions.logits, predictions.labels)
+        figures = {}
+        if detail:
+            from conviction.metrics.detail import detailed_figures
+
+            figures = detailed_figures(predictions.logits, predictions.labels)
+        return Evaluation(
+            run=self.id,
+            split=split,
+            weights=weights,
+            epoch=model.epoch,
+            accuracy=found.accuracy,
+            loss=found.loss,
+            count=found.count,
+            openings=openings[0],
+            test_set_openings=openings[1],
+            evaluated_at=datetime.now(UTC).isoformat(timespec="seconds"),
+            interval_95=wilson_interval(round(found.accuracy * found.count), found.count),
+            accuracy_by_class=accuracy_by_class(predictions.logits, predictions.labels, model.classes),
+            detail=figures,
+        )

@@ -1,0 +1,361 @@
+"""Training a recipe to a run, and going on after whatever stopped it.
+
+At the end of each epoch the checkpoint is written first: it alone decides where a resumed run goes on, and everything
+else in the folder can be written again from it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from conviction.augment import build_augmentations
+from conviction.core import rng
+from conviction.core.environment import check_torch_and_torchvision, describe_environment
+from conviction.core.errors import ConvictionError, LedgerError, OutOfMemory, RunError, TrainingDiverged
+from conviction.core.files import read_json, write_json, write_text
+from conviction.core.ledger import Ledger
+from conviction.core.records import EpochRecord, RunSummary, Status, Timing, from_json, to_json
+from conviction.core.run_folder import RunFolder, create_run_folder, find_run_folder, runs_home
+from conviction.fit.checkpoint import (
+    load_checkpoint,
+    load_tensors,
+    save_checkpoint,
+    save_tensors,
+    save_weights,
+)
+from conviction.fit.loop import Trainer
+from conviction.fit.loss import build_loss
+from conviction.fit.optimizer import build_optimizer
+from conviction.fit.schedule import Span, build_schedule
+from conviction.fit.stopping import best_of, should_stop
+from conviction.fit.watcher import Watcher
+from conviction.nets import build_network
+from conviction.nets.block import first_layer_filters, num_parameters, to_channels_last
+from conviction.report.figure import draw_curves, draw_filters, draw_learning_rate
+from conviction.run.model import write_model
+from conviction.run.prepared import Machine, Prepared, prepare
+from conviction.run.recipe import Recipe, load_recipe
+from conviction.run.saved import Run
+
+
+def train(
+    recipe: str | Path | Mapping[str, Any] | Recipe,
+    overrides: Mapping[str, Any] | None = None,
+    *,
+    home: Path | None = None,
+    ledger_url: str | None = None,
+    watcher: Watcher | None = None,
+) -> Run:
+    """Train a recipe: a built-in name, a YAML file, a mapping or a `Recipe`, with dotted keys replaced.
+
+    Ctrl-C ends the training with the best weights kept; `resume` goes on from there.
+
+    Raises: ConvictionError of the family that fits: ConfigError, DataError, StorageError, LedgerError, OutOfMemory,
+    TrainingDiverged (the best weights are kept), InstallationError.
+
+    >>> run = train("digits", {"fit.epochs": 3})  # doctest: +SKIP
+    """
+    check_torch_and_torchvision()
+    watcher = watcher or Watcher()
+    resolved = load_recipe(recipe, overrides)
+    machine = Machine.for_recipe(resolved)
+    home = home or runs_home()
+    with _memory_faults(resolved):
+        prepared = prepare(resolved, machine, watcher.packing)
+        trainer = _build_trainer(prepared)
+        ledger = Ledger.beside(home, ledger_url)
+        folder = create_run_folder(home, resolved.name)
+        with folder.held():
+            summary = _describe(folder, prepared, trainer.network)
+            _write_beginnings(folder, prepared, trainer.network, summary)
+            training = _Training(folder, prepared, trainer, ledger, watcher, summary)
+            training.run()
+    return Run(folder, ledger_url)
+
+
+def resume(
+    reference: str | Path = "latest",
+    *,
+    home: Path | None = None,
+    ledger_url: str | None = None,
+    watcher: Watcher | None = None,
+) -> Run:
+    """Go on with a run that was killed, interrupted or crashed, as if nothing had happened.
+
+    On the CPU its weights and history end bit for bit as those of a run that was never interrupted. A run that is
+    complete is returned as it is.
+
+    Raises: RunError where the run is being trained, is damaged, or its pictures changed.
+    """
+    check_torch_and_torchvision()
+    watcher = watcher or Watcher()
+    folder = find_run_folder(str(reference), home or runs_home())
+    recipe = load_recipe(folder.recipe)
+    with folder.held(), _memory_faults(recipe):
+        summary = folder.read_summary()
+        if summary.status in ("finished", "stopped_early"):
+            watcher.note(f"The run {folder.id} is complete: there is nothing to resume.")
+            return Run(folder, ledger_url)
+        machine = _recorded_machine(folder, recipe)
+        prepared = prepare(recipe, machine, watcher.packing)
+        _refuse_changed_data(folder, summary, prepared)
+        trainer = _build_trainer(prepared)
+        ledger = Ledger.beside(folder.path.resolve().parent, ledger_url)
+        training = _Training(folder, prepared, trainer, ledger, watcher, summary)
+        training.restore()
+        training.run()
+    return Run(folder, ledger_url)
+
+
+class _Training:
+    """One process's work on one run folder."""
+
+    def __init__(
+        self,
+        folder: RunFolder,
+        prepared: Prepared,
+        trainer: Trainer,
+        ledger: Ledger,
+        watcher: Watcher,
+        summary: RunSummary,
+    ) -> None:
+        self._folder = folder
+        self._recipe = prepared.recipe
+        self._prepared = prepared
+        self._trainer = trainer
+        self._ledger = ledger
+        self._watcher = watcher
+        self._summary = dataclasses.replace(summary, status="running", message="")
+        self._history: list[EpochRecord] = []
+        self._timings: list[Timing] = []
+        self._ledger_works = True
+
+    def restore(self) -> None:
+        """Go back to the last checkpoint, or to the beginning where there is none yet."""
+        if not self._folder.checkpoint.exists():
+            return
+        progress = load_checkpoint(self._folder.checkpoint, self._trainer.network, self._trainer.optimizer)
+        try:
+            self._history = [from_json(EpochRecord, record) for record in progress["history"]]
+            self._timings = [from_json(Timing, timing) for timing in progress["timings"]]
+            self._trainer.schedule.restore(progress["schedule"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise RunError(f"{self._folder.checkpoint} is damaged: {error}.") from error
+        best = best_of(self._history, self._recipe.stopping.figure)
+        if best.epoch != self._history[-1].epoch:
+            _, about = load_tensors(self._folder.weights("best"))
+            if about.get("epoch") != best.epoch:
+                raise RunError(f"{self._folder.weights('best')} is not of epoch {best.epoch}, the best one.")
+        self._publish()
+
+    def run(self) -> None:
+        """Train to the end. Whatever ends it before, the folder says so and stays resumable."""
+        self._summary = dataclasses.replace(self._summary, epochs=self._num_epochs_done())
+        self._set_status("running")
+        self._ledger.record_run(self._summary, self._folder.path)
+        self._watcher.started(self._summary, self._recipe.fit.epochs, str(self._folder.path))
+        for note in self._summary.data.notes:
+            self._watcher.note(note)
+        torch.set_num_threads(self._prepared.machine.threads)
+        try:
+            status = self._run_epochs()
+        except KeyboardInterrupt:
+            self._end("interrupted", "Interrupted by the user.")
+            raise
+        except TrainingDiverged as error:
+            self._end("diverged", error.message)
+            raise
+        except BaseException as error:
+            with suppress(ConvictionError, OSError):
+                self._set_status("failed", str(_memory_fault(error, self._recipe) or error))
+            raise
+        self._end(status, "")
+
+    def _run_epochs(self) -> Status:
+        if not self._history:
+            self._keep(*self._trainer.epoch_zero())
+        for epoch in range(self._history[-1].epoch + 1, self._recipe.fit.epochs + 1):
+            if should_stop(self._history, self._recipe.stopping):
+                return "stopped_early"
+            record, timing = self._trainer.train_epoch(
+                epoch, lambda done, steps, epoch=epoch: self._watcher.step(epoch, done, steps)
+            )
+            self._keep(record, timing)
+        return "finished"
+
+    def _keep(self, record: EpochRecord, timing: Timing) -> None:
+        self._history.append(record)
+        self._timings.append(timing)
+        progress = {
+            "history": [to_json(kept) for kept in self._history],
+            "timings": [to_json(kept) for kept in self._timings],
+            "schedule": self._trainer.schedule.state(),
+        }
+        save_checkpoint(self._folder.checkpoint, self._trainer.network, self._trainer.optimizer, progress)
+        is_best = self._publish()
+        self._watcher.epoch(record, timing, is_best)
+
+    def _publish(self) -> bool:
+        """Write everything that follows from the checkpoint; returns whether its epoch is the best so far."""
+        folder, network, last = self._folder, self._trainer.network, self._history[-1]
+        best = best_of(self._history, self._recipe.stopping.figure)
+        is_best = best.epoch == last.epoch
+        if is_best:
+            save_weights(folder.weights("best"), network, {"epoch": best.epoch})
+        save_weights(folder.weights("last"), network, {"epoch": last.epoch})
+        folder.write_history(self._history)
+        folder.write_timings(self._timings)
+        seconds = sum(timing.train_s + timing.validation_s for timing in self._timings)
+        train_s = sum(timing.train_s for timing in self._timings)
+        num_images = sum(record.train.count for record in self._history if record.train)
+        self._summary = dataclasses.replace(
+            self._summary,
+            epochs=last.epoch,
+            seconds=seconds,
+            images_per_second=num_images / train_s if train_s else 0.0,
+            peak_memory_bytes=max(timing.peak_memory_bytes for timing in self._timings),
+            best=best,
+            last=last,
+        )
+        folder.write_summary(self._summary)
+        self._tell_ledger([last])
+        return is_best
+
+    def _end(self, status: Status, message: str) -> None:
+        """Draw the figures and write the last status, in this order: what is finished has its figures."""
+        if self._history:
+            self._draw()
+        self._set_status(status, message)
+        self._tell_ledger(self._history)
+
+    def _draw(self) -> None:
+        folder, best = self._folder, best_of(self._history, self._recipe.stopping.figure)
+        title = f"{folder.id} · seed {self._recipe.seed}"
+        draw_curves(self._history, best.epoch, title, folder.figures / "curves.png")
+        draw_learning_rate(self._history, title, folder.figures / "learning_rate.png")
+        before = load_tensors(folder.filters)[0].get("before")
+        if before is not None:
+            network = Run(folder).network("best")
+            after = first_layer_filters(network, self._prepared.input_shape)
+            assert after is not None
+            save_tensors(folder.filters, {"before": before, "after": after}, {"epoch": best.epoch})
+            draw_filters(before.numpy(), after.numpy(), title, folder.figures / "filters.png")
+
+    def _set_status(self, status: Status, message: str = "") -> None:
+        self._summary = dataclasses.replace(self._summary, status=status, message=message)
+        self._folder.write_summary(self._summary)
+
+    def _tell_ledger(self, records: list[EpochRecord]) -> None:
+        """The ledger is an index: where it fails in the middle of a training, the training goes on."""
+        try:
+            self._ledger.record_run(self._summary, self._folder.path)
+            self._ledger.record_epochs(self._folder.id, records)
+        except LedgerError as error:
+            if self._ledger_works:
+                self._watcher.note(f"{error} The training goes on; `conviction runs rebuild` mends the index.")
+            self._ledger_works = False
+
+    def _num_epochs_done(self) -> int:
+        return self._history[-1].epoch if self._history else 0
+
+
+def _build_trainer(prepared: Prepared) -> Trainer:
+    """Network, optimiser and schedule as the seed makes them."""
+    recipe, machine = prepared.recipe, prepared.machine
+    with rng.torch_default(recipe.seed, "initialisation"):
+        network = build_network(recipe.network, prepared.input_shape, len(prepared.pack.classes))
+    network = to_channels_last(network).to(machine.device)
+    training_stream = prepared.stream(prepared.splits.train, build_augmentations(recipe.augment))
+    return Trainer(
+        network=network,
+        optimizer=build_optimizer(recipe.optimizer, network),
+        schedule=build_schedule(recipe.schedule, Span(recipe.fit.epochs, training_stream.num_batches)),
+        loss=build_loss(recipe.loss),
+        train=training_stream,
+        validation=prepared.stream(prepared.splits.validation),
+        seed=recipe.seed,
+        precision=machine.precision,
+        gradient_clip_norm=recipe.fit.gradient_clip_norm,
+        measure_train_fixed=recipe.fit.measure_train_fixed,
+    )
+
+
+def _describe(folder: RunFolder, prepared: Prepared, network: nn.Module) -> RunSummary:
+    recipe = prepared.recipe
+    return RunSummary(
+        run=folder.id,
+        name=recipe.name,
+        recipe=recipe.name,
+        status="running",
+        created_at=datetime.now(UTC).isoformat(timespec="microseconds"),
+        seed=recipe.seed,
+        data=prepared.data_record(),
+        num_parameters=num_parameters(network),
+    )
+
+
+def _write_beginnings(folder: RunFolder, prepared: Prepared, network: nn.Module, summary: RunSummary) -> None:
+    """What does not change while a run trains; `run.json` comes last, so that a folder with it is whole."""
+    machine = prepared.machine
+    write_text(folder.recipe, prepared.recipe.to_yaml())
+    write_json(folder.environment, describe_environment(machine.threads, machine.device.type, machine.precision))
+    write_model(folder, prepared)
+    before = first_layer_filters(network, prepared.input_shape)
+    save_tensors(folder.filters, {} if before is None else {"before": before}, {"epoch": 0})
+    folder.write_summary(summary)
+
+
+def _recorded_machine(folder: RunFolder, recipe: Recipe) -> Machine:
+    """The precision and the number of threads that the run began with, so that it computes the same bits."""
+    recorded = read_json(folder.environment)
+    try:
+        fixed = {f"fit.{key}": recorded[key] for key in ("device", "precision", "threads")}
+    except (KeyError, TypeError) as error:
+        raise RunError(f"{folder.environment} is damaged: {error}.") from error
+    return Machine.for_recipe(load_recipe(recipe, fixed))
+
+
+def _refuse_changed_data(folder: RunFolder, summary: RunSummary, prepared: Prepared) -> None:
+    record = prepared.data_record()
+    if (record.digest, record.split_digest) != (summary.data.digest, summary.data.split_digest):
+        raise RunError(
+            f"The pictures of {summary.data.path} changed since {folder.id} began: going on would mix training with "
+            "test pictures. Bring the former ones back, or train anew."
+        )
+
+
+@contextmanager
+def _memory_faults(recipe: Recipe) -> Iterator[None]:
+    try:
+        yield
+    except ConvictionError:
+        raise
+    except (RuntimeError, MemoryError) as error:
+        fault = _memory_fault(error, recipe)
+        if fault is None:
+            raise
+        raise fault from error
+
+
+def _memory_fault(error: BaseException, recipe: Recipe) -> OutOfMemory | None:
+    """What to say where the machine's memory is used up; None where `error` is something else."""
+    text = str(error)
+    is_memory = isinstance(error, MemoryError | torch.OutOfMemoryError) or any(
+        sign in text for sign in ("can't allocate memory", "not enough memory", "out of memory", "bad_alloc")
+    )
+    if not is_memory:
+        return None
+    half = math.ceil(recipe.fit.batch_size / 2)
+    return OutOfMemory(
+        f"The memory is used up. Lower fit.batch_size (now {recipe.fit.batch_size}; try --set fit.batch_size={half}), "
+        "data.image_size_px, or the network's filters."
+    )
