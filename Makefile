@@ -1,0 +1,55 @@
+# Conviction's front door. `make demo` and `make test` work on a fresh clone.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+UV_VERSION := 0.13.8
+SETUP := $(VENV)/.setup-done
+DATA := $(wildcard ../shared/data)
+export CONVICTION_DATA ?= $(abspath $(DATA))
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-fast check format lock bench docs clean
+
+help: ## List the targets
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
+
+setup: $(SETUP) ## Make the virtual environment; does nothing when nothing changed
+
+$(SETUP): requirements.lock pyproject.toml scripts/setup.sh
+	@PYTHON="$(PYTHON)" VENV="$(VENV)" UV_VERSION="$(UV_VERSION)" sh scripts/setup.sh
+	@touch $@
+
+demo: setup ## Train a small CNN on scanned digits and look at what came of it
+	@$(BIN)/conviction train digits
+	@$(BIN)/conviction evaluate latest
+
+test: setup ## Run the whole test suite
+	@$(BIN)/python -m pytest -n 2 --dist loadfile
+
+test-fast: setup ## Run what takes seconds
+	@$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
+
+check: setup ## Format, lint, types, layers
+	@$(BIN)/ruff format --check src tests benchmarks scripts
+	@$(BIN)/ruff check src tests benchmarks scripts
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+format: setup ## Write the code as `make check` wants it
+	@$(BIN)/ruff format src tests benchmarks scripts
+	@$(BIN)/ruff check --fix src tests benchmarks scripts
+
+bench: setup ## Measure speed and memory on this machine
+	@$(BIN)/python benchmarks/start_and_epoch.py
+
+docs: setup ## Write the generated pages of docs/reference anew
+	@UPDATE_DOCS=1 $(BIN)/python -m pytest -q tests/docs tests/end_to_end/test_bad_input.py
+
+lock: setup ## Choose the newest versions and write requirements.lock
+	@$(BIN)/uv pip compile -q --upgrade pyproject.toml --extra postgresql --group dev --universal \
+		--python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url \
+		--no-emit-find-links -o requirements.lock
+
+clean: ## Remove what can be made again
+	@rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
