@@ -10,17 +10,18 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from conviction.core.errors import ConvictionError
-    from conviction.run import Recipe, Run, load_recipe, recipe_names, resume, train
+    from conviction.recipes import recipe_names
+    from conviction.run import Recipe, Run, load_recipe, resume, train
 
 __version__ = "0.1.0"
 __all__ = ["ConvictionError", "Recipe", "Run", "load_recipe", "recipe_names", "resume", "train"]
 
+_HOMES = {"ConvictionError": "conviction.core.errors", "recipe_names": "conviction.recipes"}
+
 
 def __getattr__(name: str) -> Any:
-    if name == "ConvictionError":
-        return importlib.import_module("conviction.core.errors").ConvictionError
     if name in __all__:
-        return getattr(importlib.import_module("conviction.run"), name)
+        return getattr(importlib.import_module(_HOMES.get(name, "conviction.run")), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

@@ -22,7 +22,8 @@ class Predictions:
 def predict(network: nn.Module, stream: Stream, precision: str = "float32") -> Predictions:
     """What the network says of each picture of the stream, in evaluation mode; its mode is put back afterwards."""
     logits, labels = [], []
-    was_training = network.training
+    # Layer by layer: a frozen normalisation stays in evaluation mode while the rest of its network trains.
+    was_training = [(module, module.training) for module in network.modules()]
     network.eval()
     try:
         with torch.inference_mode(), autocast(stream.device, precision):
@@ -30,7 +31,8 @@ def predict(network: nn.Module, stream: Stream, precision: str = "float32") -> P
                 logits.append(network(batch.images).float())
                 labels.append(batch.labels)
     finally:
-        network.train(was_training)
+        for module, training in was_training:
+            module.training = training
     return Predictions(torch.cat(logits).cpu(), torch.cat(labels).cpu())
 
 

@@ -9,7 +9,7 @@ from jaxtyping import UInt8
 from pydantic import Field
 from torch import Generator, Tensor
 
-from conviction.augment.base import AUGMENTATIONS, AugmentConfig, Augmentation
+from conviction.augment.base import AUGMENTATIONS, Augmentation, AugmentConfig
 
 
 class HorizontalFlipConfig(AugmentConfig):
@@ -26,17 +26,13 @@ class RandomCropConfig(AugmentConfig):
     padding_px: int = Field(4, ge=1, le=1024)
 
 
-def horizontal_flip(
-    images: UInt8[Tensor, "B C H W"], p: float, generator: Generator
-) -> UInt8[Tensor, "B C H W"]:
+def horizontal_flip(images: UInt8[Tensor, "B C H W"], p: float, generator: Generator) -> UInt8[Tensor, "B C H W"]:
     """Each image mirrored with probability `p`, whatever the others' draws."""
     flip_B = (torch.rand(len(images), generator=generator) < p).to(images.device)
     return torch.where(flip_B[:, None, None, None], images.flip(-1), images)
 
 
-def random_crop(
-    images: UInt8[Tensor, "B C H W"], padding_px: int, generator: Generator
-) -> UInt8[Tensor, "B C H W"]:
+def random_crop(images: UInt8[Tensor, "B C H W"], padding_px: int, generator: Generator) -> UInt8[Tensor, "B C H W"]:
     """Each image padded with zeros on all sides, then cut to its former size at a place of its own.
 
     The two offsets of an image are uniform on 0 … 2·padding_px.

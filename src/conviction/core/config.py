@@ -1,4 +1,4 @@
-"""Settings: frozen pydantic models, read from YAML, refused with the key's path, the rule and the nearest right name."""
+"""Settings: frozen pydantic models, read from YAML, refused with the key's path, the rule and the right name."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class _Loader(yaml.SafeLoader):
             raise yaml.constructor.ConstructorError(None, None, "aliases are not used in recipes", mark)
         if getattr(event, "tag", None) is not None:
             raise yaml.constructor.ConstructorError(None, None, "tags are not used in recipes", mark)
-        return super().compose_node(parent, index)  # type: ignore[no-untyped-call]
+        return super().compose_node(parent, index)
 
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
         seen: set[str] = set()
@@ -91,7 +91,7 @@ def read_yaml(text: str, where: str) -> Any:
 
 def _problem(error: Exception) -> str:
     if isinstance(error, yaml.reader.ReaderError):
-        return f"it holds the unprintable character U+{ord(str(error.character)):04X}"
+        return f"it holds the unprintable character U+{error.character:04X}"
     if isinstance(error, RecursionError):
         return "it is nested too deeply"
     if isinstance(error, ValueError):

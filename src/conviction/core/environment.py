@@ -33,12 +33,13 @@ def check_torch_and_torchvision() -> None:
     torch_version, torchvision_version = installed["torch"], installed["torchvision"]
     for text in importlib.metadata.requires("torchvision") or ():
         requirement = Requirement(text)
-        if requirement.name == "torch" and requirement.marker is None:
-            if not requirement.specifier.contains(Version(torch_version or ""), prereleases=True):
-                raise InstallationError(
-                    f"torchvision {torchvision_version} needs torch{requirement.specifier}, but torch {torch_version} "
-                    "is installed. Install two that belong together: pip install --upgrade torch torchvision"
-                )
+        if requirement.name != "torch" or requirement.marker is not None:
+            continue
+        if not requirement.specifier.contains(Version(torch_version or ""), prereleases=True):
+            raise InstallationError(
+                f"torchvision {torchvision_version} needs torch{requirement.specifier}, but torch {torch_version} "
+                "is installed. Install two that belong together: pip install --upgrade torch torchvision"
+            )
     builds = {name: Version(version or "").local for name, version in installed.items()}
     if builds["torch"] and builds["torchvision"] and builds["torch"] != builds["torchvision"]:
         raise InstallationError(

@@ -12,7 +12,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import ClassVar
 
-
 _ALIKE = 0.6
 
 

@@ -38,7 +38,7 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
         with storage_faults(path):
             write(temporary)
             _flush_to_disk(temporary)
-            os.replace(temporary, path)
+            temporary.replace(path)
             _flush_to_disk(path.parent)
     finally:
         # A read-only file system refuses even to delete what was never written, which would hide the first error.

@@ -1,4 +1,4 @@
-"""Random numbers that depend on the seed, the purpose and the epoch alone, so that a resumed run draws the same ones."""
+"""Random numbers that depend on the seed, the purpose and the epoch alone: a resumed run draws the same ones."""
 
 from __future__ import annotations
 

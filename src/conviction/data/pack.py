@@ -131,9 +131,7 @@ def _open(folder: Path) -> Pack | None:
         return None
 
 
-def _build(
-    source: Source, settings: DecodeSettings, unreadable: str, target: Path, progress: Progress | None
-) -> None:
+def _build(source: Source, settings: DecodeSettings, unreadable: str, target: Path, progress: Progress | None) -> None:
     """Decode everything into a folder beside `target`, then move it there in one step."""
     entries = source.entries()
     assert entries, "a source without pictures raises DataError itself"

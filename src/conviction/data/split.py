@@ -27,7 +27,9 @@ class SplitConfig(Config):
     """
 
     validation: Share = Field(0.1, description="Share in (0, 1) or number of pictures")
-    test: Share = Field(0.1, description="Share in (0, 1) or number of pictures; unused where the source has a test split")
+    test: Share = Field(
+        0.1, description="Share in (0, 1) or number of pictures; unused where the source has a test split"
+    )
     seed: int | None = Field(None, ge=0, description="null: the recipe's seed")
 
 
@@ -58,13 +60,13 @@ def divide(pack: Pack, config: SplitConfig, seed: int) -> Splits:
     """
     seed = seed if config.seed is None else config.seed
     readable = pack.labels != UNREADABLE_LABEL
-    given = {name: np.flatnonzero(readable & (pack.splits == SPLIT_CODES[name])) for name in ("train", "validation", "test")}
+    given = {
+        name: np.flatnonzero(readable & (pack.splits == SPLIT_CODES[name])) for name in ("train", "validation", "test")
+    }
     pool = np.flatnonzero(readable & (pack.splits == SPLIT_CODES[None]))
     if len(pool) == 0:
         pool = given["train"]
-    shares = {
-        name: getattr(config, name) for name in ("validation", "test") if len(given[name]) == 0
-    }
+    shares = {name: getattr(config, name) for name in ("validation", "test") if len(given[name]) == 0}
     drawn = _draw(pack, pool, shares, seed)
     splits = Splits(
         train=np.sort(drawn.pop("train")),
@@ -79,9 +81,7 @@ def divide(pack: Pack, config: SplitConfig, seed: int) -> Splits:
 
 def _draw(pack: Pack, pool: np.ndarray, shares: dict[str, int | float], seed: int) -> dict[str, np.ndarray]:
     """The pool's rows, divided among `shares` and the training split that keeps the rest."""
-    by_class = {
-        label: _ordered(pack, pool[pack.labels[pool] == label], seed) for label in np.unique(pack.labels[pool])
-    }
+    by_class = {label: _ordered(pack, pool[pack.labels[pool] == label], seed) for label in np.unique(pack.labels[pool])}
     sizes = {label: len(rows) for label, rows in by_class.items()}
     drawn: dict[str, list[np.ndarray]] = {name: [] for name in (*shares, "train")}
     quotas = {name: _quotas(name, share, sizes) for name, share in shares.items()}
@@ -120,6 +120,8 @@ def _ordered(pack: Pack, rows: np.ndarray, seed: int) -> np.ndarray:
     """The rows in an order that the seed and each picture's own path decide."""
 
     def rank(row: int) -> bytes:
-        return hashlib.blake2b(f"{seed}\x1fsplit\x1f{pack.paths[row]}".encode(errors="surrogateescape"), digest_size=16).digest()
+        return hashlib.blake2b(
+            f"{seed}\x1fsplit\x1f{pack.paths[row]}".encode(errors="surrogateescape"), digest_size=16
+        ).digest()
 
     return np.array(sorted(rows.tolist(), key=rank), np.int64)

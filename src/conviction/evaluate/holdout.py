@@ -45,12 +45,12 @@ def open_test_split(
     predictions = look(splits.sealed_test)
     found = score(predictions.logits, predictions.labels)
     ledger.complete_opening(opening, found.accuracy, found.loss, found.count)
-    return TestLook(
-        predictions, len(ledger.openings(run=run)), len(ledger.openings(test_digest=digest))
-    )
+    return TestLook(predictions, len(ledger.openings(run=run)), len(ledger.openings(test_digest=digest)))
 
 
-def look_with(network: nn.Module, stream_of: Callable[[np.ndarray], Stream], precision: str) -> Callable[[np.ndarray], Predictions]:
+def look_with(
+    network: nn.Module, stream_of: Callable[[np.ndarray], Stream], precision: str
+) -> Callable[[np.ndarray], Predictions]:
     """A look: what the network predicts for given rows."""
     return lambda rows: predict(network, stream_of(rows), precision)
 

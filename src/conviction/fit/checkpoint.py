@@ -82,7 +82,8 @@ def save_checkpoint(path: Path, network: nn.Module, optimizer: Optimizer, progre
                 tensors[f"{_OPTIMIZER}{index}.{name}"] = value
             else:
                 scalars.setdefault(str(index), {})[name] = value
-    about = {"progress": progress, "groups": state["param_groups"], "scalars": scalars}
+    kind = type(optimizer).__name__
+    about = {"progress": progress, "optimizer": kind, "groups": state["param_groups"], "scalars": scalars}
     save_tensors(path, tensors, about)
 
 
@@ -99,14 +100,28 @@ def load_checkpoint(path: Path, network: nn.Module, optimizer: Optimizer) -> dic
             index, _, name = key.removeprefix(_OPTIMIZER).partition(".")
             state.setdefault(int(index), {})[name] = tensor
     try:
+        if about["optimizer"] != type(optimizer).__name__:
+            raise ValueError(f"it was written by {about['optimizer']}, not by {type(optimizer).__name__}")
         for index, values in about["scalars"].items():
             state.setdefault(int(index), {}).update(values)
         groups = [{**group, **_tuples(group)} for group in about["groups"]]
         optimizer.load_state_dict({"state": state, "param_groups": groups})
+        _restore_layout(optimizer)
         progress: dict[str, Any] = about["progress"]
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise RunError(f"{path} does not fit this optimiser: {error}.") from error
     return progress
+
+
+def _restore_layout(optimizer: Optimizer) -> None:
+    """The state in its weights' memory layout.
+
+    Files keep no layout, and fused optimisers walk through weights and state by address, whatever their strides.
+    """
+    for weight, values in optimizer.state.items():
+        for name, value in values.items():
+            if isinstance(value, Tensor) and value.shape == weight.shape:
+                values[name] = torch.empty_like(weight, dtype=value.dtype).copy_(value)
 
 
 def _tuples(group: dict[str, Any]) -> dict[str, Any]:

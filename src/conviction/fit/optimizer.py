@@ -142,9 +142,7 @@ def _shared(config: OptimizerConfig) -> dict[str, Any]:
 
 @OPTIMIZERS.register("sgd", SgdConfig, "Stochastic gradient descent with momentum, Nesterov's where wanted")
 def _sgd(config: SgdConfig, groups: list[dict[str, Any]]) -> Optimizer:
-    return torch.optim.SGD(
-        groups, **_shared(config), momentum=config.momentum, nesterov=config.nesterov, fused=True
-    )
+    return torch.optim.SGD(groups, **_shared(config), momentum=config.momentum, nesterov=config.nesterov, fused=True)
 
 
 @OPTIMIZERS.register("adam", AdamConfig, "Adam", reference="D. Kingma, J. Ba, Adam, 2014")

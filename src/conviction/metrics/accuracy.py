@@ -29,4 +29,3 @@ def accuracy_by_class(
     counts = torch.bincount(labels, minlength=len(classes)).tolist()
     hits = torch.bincount(labels[correct], minlength=len(classes)).tolist()
     return {name: hit / count if count else None for name, hit, count in zip(classes, hits, counts, strict=True)}
-

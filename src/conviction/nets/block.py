@@ -156,12 +156,14 @@ def _build_block(
     for stage in config.order:
         channels, height, width = shape
         if stage == "convolution":
-            stages[stage] = _convolution(config, channels)
+            stages.update(_convolution(config, channels))
             shape = (config.filters, *(_convolved(config, side, path, shape) for side in (height, width)))
         elif stage == "normalization" and config.normalization != "none":
+            if config.normalization == "layer" and channels * height * width == 1:
+                raise _too_small(path, "a layer normalisation of one number", shape)
             stages[stage] = MAP_NORMALIZATIONS[config.normalization](channels)
         elif stage == "activation" and config.activation != "none":
-            stages[stage] = ACTIVATIONS[config.activation]()
+            stages[stage] = _activation(config.activation, may_overwrite=bool(stages.keys() - {"dropout"}))
         elif stage == "pooling" and config.pooling:
             stages[stage] = _pooling(config.pooling)
             shape = (channels, *(_pooled(config.pooling, side, path, shape) for side in (height, width)))
@@ -170,16 +172,28 @@ def _build_block(
     return nn.Sequential(stages), shape
 
 
-def _convolution(config: BlockConfig, in_channels: int) -> nn.Conv2d:
+def _activation(name: ActivationName, may_overwrite: bool) -> nn.Module:
+    """In place only behind a layer of the same block.
+
+    A block's input is not the block's to overwrite: it may be the images, or what another activation's gradient needs.
+    """
+    activation = ACTIVATIONS[name]()
+    if hasattr(activation, "inplace"):
+        activation.inplace = may_overwrite
+    return activation
+
+
+def _convolution(config: BlockConfig, in_channels: int) -> dict[str, nn.Module]:
     padding = _padding_px(config)
-    return nn.Conv2d(
-        in_channels,
-        config.filters,
-        config.kernel_px,
-        stride=config.stride_px,
-        padding="same" if padding is None else padding,
-        bias=config.bias,
+    convolution = nn.Conv2d(
+        in_channels, config.filters, config.kernel_px, stride=config.stride_px, padding=padding or 0, bias=config.bias
     )
+    if padding is not None:
+        return {"convolution": convolution}
+    # As torch's own `padding="same"` does it, which warns at every even kernel.
+    before_px = (config.kernel_px - 1) // 2
+    after_px = config.kernel_px - 1 - before_px
+    return {"padding": nn.ZeroPad2d((before_px, after_px, before_px, after_px)), "convolution": convolution}
 
 
 def _padding_px(config: BlockConfig) -> int | None:
@@ -237,9 +251,7 @@ def num_parameters(network: nn.Module) -> int:
     return sum(parameter.numel() for parameter in network.parameters())
 
 
-def first_layer_filters(
-    network: nn.Module, input_shape: tuple[int, int, int]
-) -> Float[Tensor, "F C h w"] | None:
+def first_layer_filters(network: nn.Module, input_shape: tuple[int, int, int]) -> Float[Tensor, "F C h w"] | None:
     """The weights that look at the pixels: the first convolution's, or a first dense layer's laid out as images.
 
     None where the first layer is neither.

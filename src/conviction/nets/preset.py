@@ -107,6 +107,6 @@ def expand_preset(value: object) -> object:
     if not isinstance(value, Mapping) or value.get("preset") is None:
         return value
     name = value["preset"]
-    if name not in PRESETS:
+    if not isinstance(name, str) or name not in PRESETS:
         raise UnknownName("network", str(name), network_names())
     return {**PRESETS[name].config.model_dump(mode="json"), **value}

@@ -1,7 +1,7 @@
 """A recipe is trained to a run."""
 
-from conviction.run.recipe import Recipe, load_recipe, recipe_names, recipe_schema
+from conviction.run.recipe import Recipe, load_recipe, recipe_schema
 from conviction.run.saved import Run
 from conviction.run.training import resume, train
 
-__all__ = ["Recipe", "Run", "load_recipe", "recipe_names", "recipe_schema", "resume", "train"]
+__all__ = ["Recipe", "Run", "load_recipe", "recipe_schema", "resume", "train"]

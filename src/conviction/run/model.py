@@ -50,8 +50,8 @@ class Model:
     def predict(self, pictures: Picture | Sequence[Picture]) -> list[Prediction]:
         """One prediction for each picture.
 
-        A picture is a file's path, a Pillow image, or `uint8` values: numpy (H, W, C) or (B, H, W, C), torch (C, H, W) or
-        (B, C, H, W). It is brought to the size and the colours that the network was trained on.
+        A picture is a file's path, a Pillow image, or `uint8` values: numpy (H, W, C) or (B, H, W, C), torch
+        (C, H, W) or (B, C, H, W). It is brought to the size and the colours that the network was trained on.
 
         Raises: DataError where a picture cannot be read, ConfigError where an array has another type or shape.
         """

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
-from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,7 +11,7 @@ from pydantic import BeforeValidator, Field, model_validator
 from conviction.augment import AUGMENTATIONS, AugmentConfig
 from conviction.core.config import Config, parse, read_mapping, read_yaml, with_overrides, write_yaml
 from conviction.core.device import DeviceName, PrecisionName
-from conviction.core.errors import ConfigError, NewerFormat, UnknownName
+from conviction.core.errors import NewerFormat, UnknownName
 from conviction.core.registry import OneOf
 from conviction.data.source import SOURCES, SourceConfig
 from conviction.data.source.folder import FolderConfig
@@ -24,6 +22,7 @@ from conviction.fit.optimizer import OPTIMIZERS, OptimizerConfig, SgdConfig
 from conviction.fit.schedule import SCHEDULES, ConstantConfig, ScheduleConfig
 from conviction.fit.stopping import StoppingConfig
 from conviction.nets import NETWORKS, NetworkConfig, expand_preset
+from conviction.recipes import recipe_names, recipe_text
 
 RECIPE_FORMAT = 1
 
@@ -77,9 +76,7 @@ class Recipe(Config):
         return write_yaml(self.settings())
 
 
-def load_recipe(
-    recipe: str | Path | Mapping[str, Any] | Recipe, overrides: Mapping[str, Any] | None = None
-) -> Recipe:
+def load_recipe(recipe: str | Path | Mapping[str, Any] | Recipe, overrides: Mapping[str, Any] | None = None) -> Recipe:
     """A recipe from its built-in name, a YAML file, a mapping, or itself, with dotted keys replaced.
 
     Raises: ConfigError that names every fault, NewerFormat where a later version of Conviction wrote it.
@@ -91,7 +88,8 @@ def load_recipe(
     found = settings.get("format", RECIPE_FORMAT)
     if isinstance(found, int) and found > RECIPE_FORMAT:
         raise NewerFormat(
-            f"{where} has format {found}, and this version of Conviction reads up to {RECIPE_FORMAT}: update Conviction."
+            f"{where} has format {found}, and this version of Conviction reads up to {RECIPE_FORMAT}: "
+            "update Conviction."
         )
     if "network" in settings and overrides:
         settings = {**settings, "network": expand_preset(settings["network"])}
@@ -107,7 +105,7 @@ def _read(recipe: str | Path | Mapping[str, Any] | Recipe) -> tuple[dict[str, An
         return read_mapping(Path(recipe).expanduser()), str(recipe)
     if recipe not in recipe_names():
         raise UnknownName("recipe", recipe, recipe_names())
-    value = read_yaml(_built_in(recipe), f"The recipe {recipe!r}")
+    value = read_yaml(recipe_text(recipe), f"The recipe {recipe!r}")
     assert isinstance(value, dict)
     return value, f"The recipe {recipe!r}"
 
@@ -116,24 +114,7 @@ def _looks_like_a_file(recipe: str) -> bool:
     return recipe.endswith((".yaml", ".yml")) or "/" in recipe or "\\" in recipe
 
 
-def _built_in(name: str) -> str:
-    return resources.files("conviction.recipes").joinpath(f"{name}.yaml").read_text(encoding="utf-8")
-
-
-def recipe_names() -> list[str]:
-    """The built-in recipes."""
-    folder = resources.files("conviction.recipes")
-    return sorted(entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml"))
-
-
-def recipe_summary(name: str) -> str:
-    """The description of a built-in recipe, read without building it."""
-    found = re.search(r"^description: (.*)$", _built_in(name), re.MULTILINE)
-    return found.group(1).strip("\"'") if found else ""
-
-
 def recipe_schema() -> dict[str, Any]:
     """The JSON schema of a recipe, for editors."""
     schema = Recipe.model_json_schema()
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "Conviction recipe", **schema}
-

@@ -91,7 +91,8 @@ class Run:
 
         `detail` adds figures that take seconds more (macro F1, calibration).
 
-        Raises: UnknownName, RunError where the run or its pictures changed, LedgerError where an opening cannot be recorded.
+        Raises: UnknownName; RunError where the run or its pictures changed; LedgerError where an opening cannot be
+        recorded.
         """
         if split not in _SPLITS:
             raise UnknownName("split", split, _SPLITS)
@@ -101,8 +102,8 @@ class Run:
         record = prepared.data_record()
         if (record.digest, record.split_digest) != (summary.data.digest, summary.data.split_digest):
             raise RunError(
-                f"The pictures of {summary.data.path} are not those that {self.id} was trained on: its splits would mix "
-                "training with test pictures. Bring the former ones back."
+                f"The pictures of {summary.data.path} are not those that {self.id} was trained on: its splits would "
+                "mix training with test pictures. Bring the former ones back."
             )
         network = model.network.to(prepared.machine.device)
 

@@ -11,6 +11,7 @@ import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -186,9 +187,7 @@ class _Training:
         for epoch in range(self._history[-1].epoch + 1, self._recipe.fit.epochs + 1):
             if should_stop(self._history, self._recipe.stopping):
                 return "stopped_early"
-            record, timing = self._trainer.train_epoch(
-                epoch, lambda done, steps, epoch=epoch: self._watcher.step(epoch, done, steps)
-            )
+            record, timing = self._trainer.train_epoch(epoch, partial(self._watcher.step, epoch))
             self._keep(record, timing)
         return "finished"
 

@@ -31,7 +31,9 @@ class SourceConfig(Config):
     """Settings that every source shares: how a picture becomes an array."""
 
     name: str
-    path: str | None = Field(None, description="File or folder, or a name to look for in the folders of CONVICTION_DATA")
+    path: str | None = Field(
+        None, description="File or folder, or a name to look for in the folders of CONVICTION_DATA"
+    )
     color: Literal["rgb", "grey"] = Field("rgb", description="Three channels, or one")
     image_size_px: Annotated[tuple[SidePx, SidePx] | None, BeforeValidator(_square)] = Field(
         None, description="Height and width that every picture is brought to; null: all have one size already"

@@ -202,9 +202,7 @@ def _without_repeats(files: list[str], archive: Path) -> list[str]:
 
 def _check_size(name: str, size_bytes: int, where: Path) -> None:
     if size_bytes > MAX_FILE_BYTES:
-        raise DataError(
-            f"{where} holds {name!r} with {size_bytes:,} bytes; a picture has at most {MAX_FILE_BYTES:,}."
-        )
+        raise DataError(f"{where} holds {name!r} with {size_bytes:,} bytes; a picture has at most {MAX_FILE_BYTES:,}.")
 
 
 @contextmanager

@@ -25,7 +25,7 @@ class DigitsConfig(SourceConfig):
 class Digits:
     """Grey levels 0…16 become 0…255, rounded to the nearest."""
 
-    shown_path = "embedded"
+    shown_path = "digits"
 
     def stamp(self) -> str:
         return f"scikit-learn {importlib.metadata.version('scikit-learn')}"

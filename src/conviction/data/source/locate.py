@@ -44,7 +44,7 @@ def locate(path: str) -> Path:
     if not direct.is_absolute() and (found := find_by_name(path)):
         return found
     siblings = direct.parent if direct.parent.is_dir() else None
-    names = [entry.name for entry in siblings.iterdir()] if siblings and direct.parent != Path(".") else []
+    names = [entry.name for entry in siblings.iterdir()] if siblings and direct.parent != Path() else []
     for folder in data_folders():
         if folder.is_dir():
             names += [_without_suffix(entry.name) for entry in folder.iterdir()]

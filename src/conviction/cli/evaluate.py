@@ -1,0 +1,95 @@
+"""`conviction evaluate` and `conviction predict`."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from conviction.cli.options import JsonOption, LedgerOption, RunArgument, WeightsOption
+from conviction.cli.output import percent, print_json, print_lines, print_table, shown_score
+from conviction.core.records import Score
+
+if TYPE_CHECKING:
+    from conviction.core.records import Evaluation
+    from conviction.run import Run
+
+
+def evaluate(
+    run: RunArgument = "latest",
+    split: Annotated[str, typer.Option("--split", help="test, validation or train.")] = "test",
+    weights: WeightsOption = "best",
+    detail: Annotated[bool, typer.Option("--detail", help="Add macro F1, calibration, each class.")] = False,
+    ledger: LedgerOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Measure a trained network on a split. Opening the test split is recorded in the ledger for good."""
+    from conviction.run import Run
+
+    opened = Run.open(run, ledger_url=ledger)
+    evaluation = opened.evaluate(split, weights, detail)  # type: ignore[arg-type]
+    if as_json:
+        print_json(_evaluation_json(evaluation))
+        return
+    print_lines(_describe(evaluation, opened))
+    if detail:
+        rows = [
+            (name, "–" if share is None else percent(share)) for name, share in evaluation.accuracy_by_class.items()
+        ]
+        print_table("", [("class", "left"), (f"{split} accuracy", "right")], rows)
+
+
+def _evaluation_json(evaluation: Evaluation) -> dict[str, Any]:
+    return asdict(evaluation)
+
+
+def _describe(evaluation: Evaluation, run: Run) -> list[str]:
+    from conviction.cli.train import describe_places
+
+    low, high = evaluation.interval_95
+    found = Score(evaluation.accuracy, evaluation.loss, evaluation.count)
+    validation = next((r.validation for r in run.history if r.epoch == evaluation.epoch), None)
+    lines = []
+    if evaluation.split != "validation" and validation:
+        lines.append(f"Validation  {shown_score(validation)} nats: {evaluation.weights} epoch, {evaluation.epoch}")
+    lines.append(
+        f"{evaluation.split.capitalize():<11} {shown_score(found)} nats; 95 % interval of the accuracy "
+        f"{100 * low:.1f} to {100 * high:.1f} %"
+    )
+    lines += [f"{name.replace('_', ' ')}: {value:.4f}" for name, value in evaluation.detail.items()]
+    if evaluation.split == "test":
+        lines.append(_describe_openings(evaluation))
+    return [*lines, *describe_places(run.path)]
+
+
+def _describe_openings(evaluation: Evaluation) -> str:
+    own, every = evaluation.openings, evaluation.test_set_openings
+    text = f"Ledger      opening {own} of the test split by this run"
+    if every > own:
+        text += f", {every} of these test images by all runs"
+    if every > 1:
+        text += ". Each further look, and each choice made after one, makes the figure more flattering."
+    return text
+
+
+def predict(
+    run: RunArgument,
+    pictures: Annotated[list[str], typer.Argument(metavar="PICTURE...", help="Picture files.")],
+    weights: WeightsOption = "best",
+    as_json: JsonOption = False,
+) -> None:
+    """Name what is in pictures."""
+    from conviction.run import Run
+
+    opened = Run.open(run)
+    predictions = opened.predict(pictures, weights)
+    if as_json:
+        found = [
+            {"picture": picture, **asdict(prediction)}
+            for picture, prediction in zip(pictures, predictions, strict=True)
+        ]
+        print_json({"run": opened.id, "weights": weights, "predictions": found})
+        return
+    rows = [(picture, p.label, percent(p.probability)) for picture, p in zip(pictures, predictions, strict=True)]
+    print_table("", [("picture", "left"), ("class", "left"), ("probability", "right")], rows)

@@ -1,0 +1,97 @@
+"""The entry point: commands, and what becomes of errors."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Sequence
+from typing import Annotated, Any, NoReturn
+
+import typer
+
+from conviction.cli import evaluate, recipes, runs, train
+from conviction.core.errors import ConvictionError
+
+FAULT, INTERRUPTED = 2, 130
+
+app = typer.Typer(
+    name="conviction",
+    help="Train image classifiers fast, compare them fairly, and see what they have learned.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+app.command()(train.train)
+app.command()(train.resume)
+app.command()(evaluate.evaluate)
+app.command()(evaluate.predict)
+app.add_typer(recipes.app, name="recipes")
+app.add_typer(runs.app, name="runs")
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from conviction import __version__
+
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def conviction(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Train image classifiers fast, compare them fairly, and see what they have learned."""
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run the command line and exit: 0 where all went well, 2 for a user's fault, 130 after an interruption."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    as_json = "--json" in given
+    # A polite request to end, as schedulers of clusters send it, is treated like Ctrl-C.
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        code = app(given, standalone_mode=False)
+    except ConvictionError as error:
+        sys.exit(_fail(error.kind, error.message, as_json, FAULT))
+    except (KeyboardInterrupt, typer.Abort):
+        sys.exit(_fail("interrupted", _INTERRUPTED_MESSAGE, as_json, INTERRUPTED))
+    except BrokenPipeError:
+        sys.stderr.close()
+        sys.exit(0)
+    except Exception as error:
+        if not hasattr(error, "format_message"):
+            raise
+        sys.exit(_fail("usage", _usage_message(error), as_json, FAULT))
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+_INTERRUPTED_MESSAGE = "Interrupted. The best weights are kept; go on with: conviction resume"
+
+
+def _interrupt(signum: int, frame: Any) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+def _usage_message(error: Any) -> str:
+    context = getattr(error, "ctx", None)
+    hint = f" See: {context.command_path} --help" if context else ""
+    return f"{error.format_message()}{hint}"
+
+
+def _fail(kind: str, message: str, as_json: bool, code: int) -> int:
+    readable = message.encode("utf-8", "backslashreplace").decode("utf-8")
+    if as_json:
+        from conviction.cli.output import print_json
+
+        print_json({"error": {"kind": kind, "message": readable}})
+    else:
+        sys.stderr.write(f"Error: {readable}\n")
+    return code
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,91 @@
+"""What the command line prints: results on standard output, everything else on standard error."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from conviction.core.records import EpochRecord, Score
+
+
+def print_json(value: Any) -> None:
+    """The command's one JSON document."""
+    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    sys.stdout.flush()
+
+
+def print_lines(lines: Iterable[str]) -> None:
+    """Lines of a result, for a person."""
+    sys.stdout.write("".join(line + "\n" for line in lines))
+    sys.stdout.flush()
+
+
+def print_aside(text: str) -> None:
+    """A remark that is not part of the result."""
+    sys.stderr.write(text + "\n")
+    sys.stderr.flush()
+
+
+def console(stderr: bool = False) -> Console:
+    """A rich console; where there is no terminal its tables are as wide as they need to be."""
+    from rich.console import Console
+
+    stream = sys.stderr if stderr else sys.stdout
+    width = None if stream.isatty() or "COLUMNS" in os.environ else 200
+    return Console(stderr=stderr, width=width, highlight=False, soft_wrap=width is not None)
+
+
+def print_table(title: str, columns: Sequence[tuple[str, str]], rows: Iterable[Sequence[str]]) -> None:
+    """A table; each column has a heading and is aligned `left` or `right`."""
+    from rich import box
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    for heading, justify in columns:
+        table.add_column(heading, justify="right" if justify == "right" else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    console().print(table)
+
+
+def percent(share: float) -> str:
+    return f"{100 * share:.1f} %"
+
+
+def shown_score(score: Score) -> str:
+    """`99.2 % (356 of 359), loss 0.031`."""
+    hits = round(score.accuracy * score.count)
+    return f"{percent(score.accuracy)} ({hits:,} of {score.count:,}), loss {score.loss:.3f}"
+
+
+def score_json(score: Score | None) -> dict[str, Any] | None:
+    return None if score is None else {"accuracy": score.accuracy, "loss": score.loss, "count": score.count}
+
+
+def epoch_json(record: EpochRecord | None) -> dict[str, Any] | None:
+    """The fixed fields of an epoch."""
+    if record is None:
+        return None
+    return {
+        "epoch": record.epoch,
+        "validation": score_json(record.validation),
+        "train": score_json(record.train),
+        "train_fixed": score_json(record.train_fixed),
+        "learning_rate": record.learning_rate,
+    }
+
+
+def shown_duration(seconds: float) -> str:
+    """`7.3 s`, `4 min 10 s`, `2 h 5 min`."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest} s"
+    return f"{minutes // 60} h {minutes % 60} min"

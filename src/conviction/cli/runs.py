@@ -1,0 +1,258 @@
+"""`conviction runs`: list, show, compare, delete, rebuild."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from conviction.cli.options import JsonOption, LedgerOption, RunArgument
+from conviction.cli.output import (
+    epoch_json,
+    percent,
+    print_aside,
+    print_json,
+    print_lines,
+    print_table,
+    shown_duration,
+    shown_score,
+)
+
+if TYPE_CHECKING:
+    from conviction.core.ledger import Ledger
+
+app = typer.Typer(help="The runs and their ledger.", invoke_without_command=True)
+SORTS = ("created", "best", "loss", "name", "seconds")
+
+
+@app.callback()
+def runs(
+    context: typer.Context,
+    sort: Annotated[str, typer.Option("--sort", help=f"{', '.join(SORTS)}.")] = "created",
+    ledger: LedgerOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """List the runs: the newest first, or by best validation accuracy (--sort best) or loss."""
+    if context.invoked_subcommand is not None:
+        return
+    from conviction.core.errors import UnknownName
+
+    if sort not in SORTS:
+        raise UnknownName("order", sort, SORTS)
+    rows = sorted((_with_state(row) for row in _open_ledger(ledger).runs()), key=_sort_key(sort))
+    if as_json:
+        print_json({"runs": [_row_json(row) for row in rows]})
+        return
+    if not rows:
+        print_lines(["There is no run yet. Train one: conviction train digits"])
+        return
+    columns = [
+        ("run", "left"),
+        ("recipe", "left"),
+        ("status", "left"),
+        ("epochs", "right"),
+        ("best epoch", "right"),
+        ("validation accuracy", "right"),
+        ("validation loss", "right"),
+        ("seed", "right"),
+        ("time", "right"),
+    ]
+    print_table("", columns, [_row_cells(row) for row in rows])
+
+
+@app.command()
+def show(run: RunArgument = "latest", as_json: JsonOption = False) -> None:
+    """Show one run: its figures, its epochs, its evaluations."""
+    from conviction.cli.train import describe_places, run_json
+    from conviction.core.records import Score, to_json
+    from conviction.core.run_folder import find_run_folder, runs_home
+
+    folder = find_run_folder(run, runs_home())
+    summary, history, evaluations = folder.read_summary(), folder.read_history(), folder.read_evaluations()
+    if as_json:
+        more = {
+            "data": to_json(summary.data),
+            "history": [epoch_json(record) for record in history],
+            "evaluations": [to_json(evaluation) for evaluation in evaluations],
+        }
+        print_json({**run_json(summary, folder.path), **more})
+        return
+    lines = [f"{summary.run}: {summary.status.replace('_', ' ')}, {summary.num_parameters:,} parameters"]
+    lines += [summary.message] if summary.message else []
+    lines += (
+        [f"Validation  {shown_score(summary.best.validation)} nats: best epoch, {summary.best.epoch}"]
+        if summary.best
+        else []
+    )
+    for evaluation in evaluations:
+        found = Score(evaluation.accuracy, evaluation.loss, evaluation.count)
+        label = f"{evaluation.split.capitalize():<11}"
+        lines.append(f"{label} {shown_score(found)} nats: {evaluation.weights} weights, {evaluation.evaluated_at}")
+    print_lines([*lines, *describe_places(folder.path)])
+    print_table("", _EPOCH_COLUMNS, [_epoch_cells(record) for record in history])
+
+
+@app.command()
+def compare(
+    runs: Annotated[list[str], typer.Argument(metavar="RUN RUN...", help="Two runs or more.")],
+    as_json: JsonOption = False,
+) -> None:
+    """Compare runs: the settings that differ, and the results."""
+    from conviction.core.errors import ConfigError
+    from conviction.core.run_folder import find_run_folder, runs_home
+    from conviction.report.comparison import compare_runs
+
+    if len(runs) < 2:
+        raise ConfigError(f"A comparison needs two runs at least, but got {len(runs)}.")
+    compared = compare_runs([find_run_folder(reference, runs_home()) for reference in runs])
+    if as_json:
+        print_json(compared.as_json())
+        return
+    columns = [("", "left"), *((name, "right") for name in compared.runs)]
+    rows = [(key, *map(_shown, values)) for key, values in {**compared.settings, **compared.results}.items()]
+    print_table("", columns, rows)
+    if not compared.settings:
+        print_lines(["The settings are the same."])
+
+
+@app.command()
+def delete(
+    runs: Annotated[list[str], typer.Argument(metavar="RUN...", help="The runs to delete.")],
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    ledger: LedgerOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Delete runs with all their files. Their openings of test sets stay in the ledger."""
+    from conviction.core.errors import ConfigError
+    from conviction.core.run_folder import find_run_folder, runs_home
+
+    folders = [find_run_folder(reference, runs_home()) for reference in runs]
+    names = [folder.id for folder in folders]
+    if not yes:
+        if as_json or not sys.stdin.isatty():
+            raise ConfigError(f"This would delete {', '.join(names)}. Say --yes where nobody can be asked.")
+        typer.confirm(f"Delete {', '.join(names)} with all files?", abort=True, err=True)
+    opened = _open_ledger(ledger)
+    for folder in folders:
+        folder.delete()
+        opened.forget_run(folder.id)
+    if as_json:
+        print_json({"deleted": names})
+    else:
+        print_lines([f"Deleted {name}." for name in names])
+
+
+@app.command()
+def rebuild(ledger: LedgerOption = None, as_json: JsonOption = False) -> None:
+    """Make the ledger's index of runs and epochs anew from the run folders. Openings of test sets stay."""
+    from conviction.core.errors import ConvictionError
+    from conviction.core.run_folder import list_run_folders, runs_home
+
+    found, unreadable = [], []
+    for folder in list_run_folders(runs_home()):
+        try:
+            found.append((folder.read_summary(), folder.read_history(), folder.path))
+        except ConvictionError as error:
+            unreadable.append(folder.id)
+            print_aside(f"note: left out: {error}")
+    num_runs = _open_ledger(ledger).rebuild(found)
+    if as_json:
+        print_json({"runs": num_runs, "unreadable": unreadable})
+    else:
+        print_lines([f"The ledger lists {num_runs} runs."])
+
+
+def _open_ledger(url: str | None) -> Ledger:
+    from conviction.core.ledger import Ledger
+    from conviction.core.run_folder import runs_home
+
+    return Ledger.beside(runs_home(), url)
+
+
+def _with_state(row: dict[str, Any]) -> dict[str, Any]:
+    """The row with what its folder knows better: whether it is still there, and whether a process trains it."""
+    from conviction.core.errors import ConvictionError
+    from conviction.core.run_folder import RunFolder
+
+    folder = RunFolder(Path(row["folder"]))
+    if not folder.summary_file.exists():
+        return {**row, "status": "missing", "best": _best_of_row(row)}
+    try:
+        summary = folder.read_summary()
+    except ConvictionError:
+        return {**row, "status": "damaged", "best": _best_of_row(row)}
+    return {**row, "status": summary.status, "best": epoch_json(summary.best)}
+
+
+def _best_of_row(row: dict[str, Any]) -> dict[str, Any] | None:
+    if row["best_epoch"] is None:
+        return None
+    validation = {
+        "accuracy": row["best_validation_accuracy"],
+        "loss": row["best_validation_loss"],
+        "count": row["validation_count"],
+    }
+    return {"epoch": row["best_epoch"], "validation": validation, "train": None}
+
+
+def _row_json(row: dict[str, Any]) -> dict[str, Any]:
+    fixed = {"run": row["run"], "recipe": row["recipe"], "status": row["status"], "best": row["best"]}
+    more = ("created_at", "epochs", "seconds", "seed", "num_parameters", "folder")
+    return {**fixed, **{key: row[key] for key in more}}
+
+
+def _row_cells(row: dict[str, Any]) -> tuple[str, ...]:
+    best = row["best"]
+    return (
+        row["run"],
+        row["recipe"],
+        row["status"].replace("_", " "),
+        str(row["epochs"]),
+        str(best["epoch"]) if best else "–",
+        f"{percent(best['validation']['accuracy'])} of {best['validation']['count']:,}" if best else "–",
+        f"{best['validation']['loss']:.4f}" if best else "–",
+        str(row["seed"]),
+        shown_duration(row["seconds"]),
+    )
+
+
+def _sort_key(sort: str) -> Any:
+    def key(row: dict[str, Any]) -> Any:
+        best = row["best"]
+        if sort == "best":
+            return -best["validation"]["accuracy"] if best else 1.0
+        if sort == "loss":
+            return best["validation"]["loss"] if best else float("inf")
+        return row["run"] if sort == "name" else row["seconds"] if sort == "seconds" else 0
+
+    return key
+
+
+_EPOCH_COLUMNS = [
+    ("epoch", "right"),
+    ("training loss", "right"),
+    ("training accuracy", "right"),
+    ("validation loss", "right"),
+    ("validation accuracy", "right"),
+    ("learning rate", "right"),
+]
+
+
+def _epoch_cells(record: Any) -> tuple[str, ...]:
+    train = record.train
+    return (
+        str(record.epoch),
+        f"{train.loss:.4f}" if train else "–",
+        percent(train.accuracy) if train else "–",
+        f"{record.validation.loss:.4f}",
+        percent(record.validation.accuracy),
+        f"{record.learning_rate:.3g}",
+    )
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    return "–" if value is None else str(value)
