@@ -28,7 +28,7 @@ def evaluate(
     from conviction.run import Run
 
     opened = Run.open(run, ledger_url=ledger)
-    evaluation = opened.evaluate(split, weights, detail)  # type: ignore[arg-type]
+    evaluation = opened.evaluate(split, weights, detail)
     if as_json:
         print_json(_evaluation_json(evaluation))
         return

@@ -54,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     # A polite request to end, as schedulers of clusters send it, is treated like Ctrl-C.
     signal.signal(signal.SIGTERM, _interrupt)
     try:
-        code = app(given, standalone_mode=False)
+        code = app(given, standalone_mode=False, prog_name="conviction")
     except ConvictionError as error:
         sys.exit(_fail(error.kind, error.message, as_json, FAULT))
     except (KeyboardInterrupt, typer.Abort):
@@ -66,6 +66,8 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         if not hasattr(error, "format_message"):
             raise
         sys.exit(_fail("usage", _usage_message(error), as_json, FAULT))
+    if code == INTERRUPTED:  # typer's own answer to Ctrl-C
+        sys.exit(_fail("interrupted", _INTERRUPTED_MESSAGE, as_json, INTERRUPTED))
     sys.exit(code if isinstance(code, int) else 0)
 
 
@@ -79,7 +81,7 @@ def _interrupt(signum: int, frame: Any) -> NoReturn:
 def _usage_message(error: Any) -> str:
     context = getattr(error, "ctx", None)
     hint = f" See: {context.command_path} --help" if context else ""
-    return f"{error.format_message()}{hint}"
+    return f"{error.format_message().rstrip('.')}.{hint}"
 
 
 def _fail(kind: str, message: str, as_json: bool, code: int) -> int:

@@ -138,8 +138,12 @@ class _Dumper(yaml.SafeDumper):
 
 
 def _represent_str(dumper: yaml.SafeDumper, text: str) -> Any:
-    plain = read_plain(text) == text
-    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=None if plain else "'")
+    # Only double quotes have escapes: within the others a line break of any kind is read as a space.
+    if re.search("[\n\r\x85\u2028\u2029]", text):
+        style: str | None = '"'
+    else:
+        style = None if read_plain(text) == text else "'"
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
 
 
 def read_plain(text: str) -> Any:

@@ -21,7 +21,7 @@ from conviction.core.records import EpochRecord, RunSummary
 
 SCHEMA_VERSION = 1
 WAIT_FOR_LOCK_S = 30
-_DRIVERS = ("sqlite", "sqlite+pysqlite", "postgresql", "postgresql+psycopg", "postgresql+psycopg2")
+_DRIVERS = ("sqlite", "sqlite+pysqlite", "postgresql", "postgresql+psycopg")
 _ADDRESSES = "Use sqlite:///PATH or postgresql+psycopg://USER@HOST/DATABASE."
 
 _tables = sql.MetaData()
@@ -259,8 +259,12 @@ def _address(url: str | sql.URL) -> sql.URL:
         raise LedgerError(
             f"{address.drivername!r} is none of the ledger's drivers: {', '.join(_DRIVERS)}. {_ADDRESSES}"
         )
-    if address.get_backend_name() == "sqlite" and address.database in (None, "", ":memory:"):
+    if address.get_backend_name() == "postgresql":
+        return address.set(drivername="postgresql+psycopg")
+    if address.database in (None, "", ":memory:"):
         raise LedgerError(f"The ledger needs a file, and {str(url)!r} names none. {_ADDRESSES}")
+    if address.query:
+        raise LedgerError(f"An SQLite ledger takes no options, but got {str(url)!r}. {_ADDRESSES}")
     return address
 
 

@@ -65,10 +65,12 @@ class OneOf:
     """Field annotation: the value is one of a registry's configs, chosen by its `name`.
 
     The union is built from the registry when the recipe's schema is, so that a new entry needs no second list.
-    A bare string stands for the entry of that name with every setting left as it is.
+    A bare string stands for the entry of that name with every setting left as it is; `shorthands` are further strings,
+    which a validator of the field's own spells out.
     """
 
     registry: Registry[Any]
+    shorthands: tuple[str, ...] = ()
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         choices: dict[Any, CoreSchema] = {entry.name: handler.generate_schema(entry.config) for entry in self.registry}
@@ -76,7 +78,7 @@ class OneOf:
         return core_schema.no_info_before_validator_function(_spell_out, union)
 
     def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
-        return {"anyOf": [{"type": "string"}, handler(schema)]}
+        return {"anyOf": [{"enum": [*self.registry.names(), *self.shorthands]}, handler(schema)]}
 
 
 def _spell_out(value: object) -> object:

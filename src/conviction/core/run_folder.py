@@ -195,7 +195,7 @@ def find_run_folder(reference: str, home: Path) -> RunFolder:
     Raises: RunError where none or several are meant.
     """
     # Path.expanduser() raises where there is no such user.
-    direct = Path(os.path.expanduser(reference))  # noqa: PTH111
+    direct = Path(os.path.expanduser(reference))
     if reference and _holds_run(direct):
         return RunFolder(direct)
     known = {folder.id: folder for folder in list_run_folders(home)}
@@ -224,7 +224,7 @@ def list_run_folders(home: Path) -> list[RunFolder]:
 
 def _holds_run(path: Path) -> bool:
     # Path.is_file() raises where the name is too long or the folder closed.
-    return os.path.isfile(path / "run.json")  # noqa: PTH113
+    return os.path.isfile(path / "run.json")
 
 
 def _write_lines(path: Path, records: Iterable[Any]) -> None:

@@ -9,7 +9,8 @@ from typing import Literal
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-FORMATS = ("JPEG", "MPO", "PNG", "BMP", "GIF", "WEBP", "PPM", "TIFF")
+# Phones' MPO files are opened as JPEG.
+FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "PPM", "TIFF")
 _ANIMATED_FORMATS = ("GIF", "PNG", "WEBP")
 _SIXTEEN_BIT = 257
 
@@ -31,7 +32,8 @@ class DecodeSettings:
 def decode(content: bytes, settings: DecodeSettings) -> np.ndarray:
     """The picture as `uint8` (H, W, C).
 
-    Turned upright by its EXIF orientation; 16-bit values are divided by 257; transparency is laid over white.
+    Turned upright by its EXIF orientation; 16-bit grey is divided by 257, 16-bit colour keeps its high byte;
+    transparency is laid over white.
 
     Raises: UnreadablePicture.
     """
@@ -41,10 +43,12 @@ def decode(content: bytes, settings: DecodeSettings) -> np.ndarray:
         with Image.open(io.BytesIO(content), formats=FORMATS) as image:
             _check(image, settings)
             if settings.image_size_px and image.mode in ("L", "RGB"):
-                # JPEG alone: decode at 1/2, 1/4 or 1/8 where that is still larger than what is asked for.
-                image.draft(image.mode, (2 * settings.image_size_px[1], 2 * settings.image_size_px[0]))
+                # JPEG alone: decode at 1/2, 1/4 or 1/8 where that is still larger than what is asked for, on either
+                # side, as the picture is not upright yet.
+                least_px = 2 * max(settings.image_size_px)
+                image.draft(image.mode, (least_px, least_px))
             image.load()
-            return as_array(ImageOps.exif_transpose(image), settings)
+            return as_array(_upright(image), settings)
     except UnreadablePicture:
         raise
     except UnidentifiedImageError:
@@ -65,6 +69,13 @@ def _check(image: Image.Image, settings: DecodeSettings) -> None:
         )
     if image.format in _ANIMATED_FORMATS and getattr(image, "n_frames", 1) > 1:
         raise UnreadablePicture(f"is animated ({getattr(image, 'n_frames', 1)} frames)")
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    try:
+        return ImageOps.exif_transpose(image)
+    except Exception:  # damaged EXIF says nothing about the pixels, which have been read by now
+        return image
 
 
 def as_array(image: Image.Image, settings: DecodeSettings) -> np.ndarray:

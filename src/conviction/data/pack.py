@@ -7,15 +7,14 @@ leads to it, so that the next start neither decodes nor hashes anything.
 from __future__ import annotations
 
 import hashlib
-import itertools
 import json
 import os
-import secrets
 import shutil
 import warnings
+from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +35,8 @@ SPLIT_CODES: dict[SplitName | None, int] = {None: -1, "train": 0, "validation": 
 UNREADABLE_LABEL = -1
 _SHOWN_FAULTS = 10
 _CHUNK = 256
+_AHEAD_PER_CORE = 4
+_BUILDING_PREFIX = ".building-"
 
 Progress = Callable[[int, int], None]
 
@@ -79,22 +80,44 @@ def load_pack(config: SourceConfig, progress: Progress | None = None) -> Pack:
     make_folder(packs)
     stamp = source.stamp()
     pointer = packs / f"{_key(stamp, wanted)}.stamp"
-    if (pack := _follow(pointer, packs)) is not None:
+    if (pack := _follow(pointer, packs)) is None:
+        # The lock is by stamp: a second process waits here for the first one's work and then finds it.
+        with locked(_lock_path(packs, pointer.name)):
+            if (pack := _follow(pointer, packs)) is None:
+                key = _key(source.digest(), wanted)
+                pack = _found_or_built(source, settings, config.unreadable, packs / key, stamp, progress)
+                write_text(pointer, key)
+    return replace(pack, shown_path=source.shown_path)
+
+
+def _found_or_built(
+    source: Source, settings: DecodeSettings, unreadable: str, target: Path, stamp: str, progress: Progress | None
+) -> Pack:
+    """The pack of this content, which another source or a touched file may have left here before."""
+    _remove_abandoned(target.parent)
+    # Two copies of one source have two stamps but the same content: the second lock is by that.
+    with locked(_lock_path(target.parent, target.name)):
+        if _open(target) is None:
+            _build(source, settings, unreadable, target, stamp, progress)
+        pack = _open(target)
+        assert pack is not None
         return pack
-    # The lock is by stamp: a second process waits here for the first one's work and then finds it.
-    with locked(packs / f"{_key(stamp, wanted)}.lock"):
-        if (pack := _follow(pointer, packs)) is not None:
-            return pack
-        key = _key(source.digest(), wanted)
-        if _open(packs / key) is None:
-            _build(source, settings, config.unreadable, packs / key, progress)
-        if source.stamp() != stamp:
-            shutil.rmtree(packs / key, ignore_errors=True)
-            raise DataError(f"{source.shown_path} changed while it was being read. Start again when it is complete.")
-        write_text(pointer, key)
-    pack = _open(packs / key)
-    assert pack is not None
-    return pack
+
+
+def _remove_abandoned(packs: Path) -> None:
+    """Delete what killed processes had begun to build: whoever still builds holds the lock of its pack."""
+    for folder in packs.glob(f"{_BUILDING_PREFIX}*"):
+        with locked(_lock_path(packs, folder.name.removeprefix(_BUILDING_PREFIX)), wait=False) as abandoned:
+            if abandoned:
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+def _lock_path(packs: Path, key: str) -> Path:
+    return packs / f"{key}.lock"
+
+
+def _changed(source: Source) -> DataError:
+    return DataError(f"{source.shown_path} changed while it was being read. Start again when it is complete.")
 
 
 def _key(identity: str, settings: dict[str, Any]) -> str:
@@ -114,7 +137,8 @@ def _open(folder: Path) -> Pack | None:
         about = json.loads((folder / "pack.json").read_text(encoding="utf-8"))
         images = np.load(folder / "images.npy", mmap_mode="r")
         labels, splits = np.load(folder / "labels.npy"), np.load(folder / "splits.npy")
-        if list(images.shape) != about["shape"] or len(labels) != len(images) or len(splits) != len(images):
+        right = images.dtype == np.uint8 and images.ndim == 4 and list(images.shape) == about["shape"]
+        if not right or not len(images) == len(labels) == len(splits) == len(about["paths"]):
             return None
         return Pack(
             images,
@@ -127,20 +151,30 @@ def _open(folder: Path) -> Pack | None:
             tuple(about["skipped"]),
             tuple(about["notes"]),
         )
-    except (OSError, ValueError, KeyError, EOFError, UnicodeDecodeError):
+    except Exception:  # damaged files make the readers raise anything
         return None
 
 
-def _build(source: Source, settings: DecodeSettings, unreadable: str, target: Path, progress: Progress | None) -> None:
+def _build(
+    source: Source, settings: DecodeSettings, unreadable: str, target: Path, stamp: str, progress: Progress | None
+) -> None:
     """Decode everything into a folder beside `target`, then move it there in one step."""
     entries = source.entries()
     assert entries, "a source without pictures raises DataError itself"
-    building = target.with_name(f".building-{secrets.token_hex(4)}")
+    building = target.with_name(f"{_BUILDING_PREFIX}{target.name}")
     make_folder(building)
     try:
-        images, faults = _decode_all(source, entries, settings, building / "images.npy", progress)
-        if faults and (unreadable == "refuse" or len(faults) == len(entries)):
-            raise DataError(_describe_faults(source, faults, len(entries), unreadable))
+        images, faults, misfits = _decode_all(source, entries, settings, building / "images.npy", progress)
+        # Before the faults: a picture that is being written looks damaged.
+        if source.stamp() != stamp:
+            raise _changed(source)
+        if images is None:
+            raise DataError(_describe_faults(source, faults, len(entries), mendable=False))
+        # Another size is no damage: leaving such pictures out would keep whichever size happens to come first.
+        refused = faults | misfits if unreadable == "refuse" else misfits
+        if refused:
+            raise DataError(_describe_faults(source, refused, len(entries), mendable=bool(faults and not misfits)))
+        _check_classes_left(source, entries, faults)
         classes = source.classes()
         index = {label: number for number, label in enumerate(classes)}
         labels = np.array(
@@ -170,42 +204,45 @@ def _build(source: Source, settings: DecodeSettings, unreadable: str, target: Pa
 
 def _decode_all(
     source: Source, entries: list[Entry], settings: DecodeSettings, path: Path, progress: Progress | None
-) -> tuple[np.memmap, dict[str, str]]:
-    """Every picture in its row, and for each picture without one the reason by its path."""
+) -> tuple[np.memmap | None, dict[str, str], dict[str, str]]:
+    """Every picture in its row, or None; by path, why some are unreadable, and which differ in size from the first."""
     rows = {entry.path: row for row, entry in enumerate(entries)}
     faults: dict[str, str] = {}
+    misfits: dict[str, str] = {}
     images: np.memmap | None = None
     done = 0
     for name, array, reason in _decoded(source.read(), settings):
         done += 1
-        if array is not None and images is None:
-            images = _allocate(path, (len(entries), *array.shape))
-        if array is not None and images is not None:
+        if name not in rows:
+            raise _changed(source)
+        if array is None:
+            faults[name] = reason
+        else:
+            if images is None:
+                images = _allocate(path, (len(entries), *array.shape))
             if array.shape == images.shape[1:]:
                 images[rows[name]] = array
             else:
-                reason = (
+                misfits[name] = (
                     f"has {array.shape[1]}×{array.shape[0]} pixels where others have {images.shape[2]}×"
                     f"{images.shape[1]} (bring all to one size: --set data.image_size_px=64)"
                 )
-        if reason:
-            faults[name] = reason
         if progress and (done % _CHUNK == 0 or done == len(entries)):
             progress(done, len(entries))
     if done != len(entries):
-        raise DataError(f"{source.shown_path} changed while it was being read. Start again when it is complete.")
-    if images is None:
-        raise DataError(_describe_faults(source, faults, len(entries), "skip"))
-    return images, faults
+        raise _changed(source)
+    return images, faults, misfits
 
 
 def _decoded(
     contents: Iterator[tuple[str, bytes | np.ndarray]], settings: DecodeSettings
 ) -> Iterator[tuple[str, np.ndarray | None, str]]:
-    """Path, array and fault of each picture, in the order of `contents`, decoded on all cores a chunk at a time."""
+    """Path, array and fault of each picture, in the order of `contents`, decoded on all cores.
 
-    def one(item: tuple[str, bytes | np.ndarray]) -> tuple[str, np.ndarray | None, str]:
-        name, content = item
+    Few pictures are under way at a time, as a photograph may take 150 MB.
+    """
+
+    def one(name: str, content: bytes | np.ndarray) -> tuple[str, np.ndarray | None, str]:
         try:
             if isinstance(content, bytes):
                 return name, decode(content, settings), ""
@@ -214,11 +251,16 @@ def _decoded(
         except UnreadablePicture as fault:
             return name, None, str(fault)
 
+    under_way: deque[Future[tuple[str, np.ndarray | None, str]]] = deque()
     with warnings.catch_warnings(), ThreadPoolExecutor(num_cores()) as workers:
         warnings.simplefilter("ignore")
         warnings.simplefilter("error", Image.DecompressionBombWarning)
-        while chunk := list(itertools.islice(contents, _CHUNK)):
-            yield from workers.map(one, chunk)
+        for name, content in contents:
+            under_way.append(workers.submit(one, name, content))
+            if len(under_way) > _AHEAD_PER_CORE * num_cores():
+                yield under_way.popleft().result()
+        while under_way:
+            yield under_way.popleft().result()
 
 
 def _allocate(path: Path, shape: tuple[int, ...]) -> np.memmap:
@@ -237,14 +279,20 @@ def _content_digest(images: np.ndarray, labels: np.ndarray, splits: np.ndarray, 
     digest.update(labels.tobytes())
     digest.update(splits.tobytes())
     for start in range(0, len(images), _CHUNK):
-        digest.update(np.ascontiguousarray(images[start : start + _CHUNK]))
+        digest.update(np.ascontiguousarray(images[start : start + _CHUNK]).data)
     return digest.hexdigest()
 
 
-def _describe_faults(source: Source, faults: dict[str, str], num_pictures: int, unreadable: str) -> str:
+def _check_classes_left(source: Source, entries: list[Entry], faults: dict[str, str]) -> None:
+    left = {entry.label for entry in entries if entry.path not in faults}
+    if emptied := sorted({entry.label for entry in entries} - left):
+        raise DataError(f"{source.shown_path}: no picture of the class {emptied[0]!r} can be read. Mend or remove it.")
+
+
+def _describe_faults(source: Source, faults: dict[str, str], num_pictures: int, mendable: bool) -> str:
     shown = [f"  {path} {reason}" for path, reason in sorted(faults.items())[:_SHOWN_FAULTS]]
     if len(faults) > _SHOWN_FAULTS:
         shown.append(f"  … and {len(faults) - _SHOWN_FAULTS:,} more")
-    way_out = "Mend or remove them, or leave them out: --set data.unreadable=skip" if unreadable == "refuse" else ""
+    way_out = ["Mend or remove them, or leave them out: --set data.unreadable=skip"] if mendable else []
     head = f"{source.shown_path}: {len(faults):,} of {num_pictures:,} pictures cannot be used:"
-    return "\n".join([head, *shown, *([way_out] if way_out else [])])
+    return "\n".join([head, *shown, *way_out])

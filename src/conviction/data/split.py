@@ -17,7 +17,8 @@ from conviction.core.config import Config
 from conviction.core.errors import ConfigError, DataError
 from conviction.data.pack import SPLIT_CODES, UNREADABLE_LABEL, Pack
 
-Share = Annotated[int, Field(ge=1)] | Annotated[float, Field(gt=0, lt=1)]
+# Strict: 1.0 and true are no numbers of pictures.
+Share = Annotated[int, Field(ge=1, strict=True)] | Annotated[float, Field(gt=0, lt=1)]
 
 
 class SplitConfig(Config):
@@ -81,7 +82,9 @@ def divide(pack: Pack, config: SplitConfig, seed: int) -> Splits:
 
 def _draw(pack: Pack, pool: np.ndarray, shares: dict[str, int | float], seed: int) -> dict[str, np.ndarray]:
     """The pool's rows, divided among `shares` and the training split that keeps the rest."""
-    by_class = {label: _ordered(pack, pool[pack.labels[pool] == label], seed) for label in np.unique(pack.labels[pool])}
+    by_class = {
+        int(label): _ordered(pack, pool[pack.labels[pool] == label], seed) for label in np.unique(pack.labels[pool])
+    }
     sizes = {label: len(rows) for label, rows in by_class.items()}
     drawn: dict[str, list[np.ndarray]] = {name: [] for name in (*shares, "train")}
     quotas = {name: _quotas(name, share, sizes) for name, share in shares.items()}

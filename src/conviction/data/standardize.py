@@ -92,8 +92,8 @@ def fit_standardization(config: StandardizeConfig, images: np.ndarray, rows: np.
     num_channels = images.shape[-1]
     if not len(fitted.mean) == len(fitted.deviation) == num_channels:
         raise ConfigError(
-            f"standardize: {config.name!r} has {len(fitted.mean)} means and {len(fitted.deviation)} deviations, but the "
-            f"pictures have {num_channels} channels."
+            f"standardize: {config.name!r} has {len(fitted.mean)} means and {len(fitted.deviation)} deviations, but "
+            f"the pictures have {num_channels} channels."
         )
     return fitted
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -56,7 +57,7 @@ class Stream:
 
     def _batches(self, rows: np.ndarray, generator: Generator | None) -> Iterator[Batch]:
         bounds = self._bounds()
-        for start, end in zip(bounds, bounds[1:], strict=False):
+        for start, end in itertools.pairwise(bounds):
             chosen = rows[start:end]
             images = torch.from_numpy(self.images[chosen]).to(self.device).permute(0, 3, 1, 2)
             labels = torch.from_numpy(self.labels[chosen]).to(self.device)

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -27,8 +29,20 @@ _ABOUT, _NETWORK, _OPTIMIZER = "conviction", "network.", "optimizer."
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], about: dict[str, Any]) -> None:
     """Write tensors and a JSON value beside them, atomically. Raises: StorageError."""
     dense = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    # As it will be read: JSON turns tuples into lists and numbers among the keys into text, and sorts text otherwise.
+    about = json.loads(json.dumps(about))
     text = json.dumps({"about": about, "sha256": _checksum(dense, about)})
-    write_atomically(path, lambda temporary: save_file(dense, temporary, metadata={_ABOUT: text}))
+    write_atomically(path, lambda temporary: _write(temporary, dense, text))
+
+
+def _write(path: Path, tensors: dict[str, Tensor], text: str) -> None:
+    try:
+        save_file(tensors, path, metadata={_ABOUT: text})
+    except SafetensorError as error:
+        # safetensors reports a full disk in words of its own.
+        if found := re.search(r"os error (\d+)", str(error)):
+            raise OSError(int(found[1]), os.strerror(int(found[1]))) from error
+        raise
 
 
 def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -142,5 +156,5 @@ def _checksum(tensors: Mapping[str, Tensor], about: dict[str, Any]) -> str:
     for name in sorted(tensors):
         tensor = tensors[name].contiguous()
         digest.update(f"{name}\0{tensor.dtype}\0{tuple(tensor.shape)}\0".encode())
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()

@@ -129,8 +129,8 @@ class Trainer:
             return
         index = len(losses) - len(recent) + int(bad[0])
         raise TrainingDiverged(
-            f"The loss became {losses[index].item()} in epoch {epoch}, step {index + 1} of {self.train.num_batches}, at "
-            f"learning rate {self._rate(first_step + index):g}. Lower optimizer.learning_rate, or set "
+            f"The loss became {losses[index].item()} in epoch {epoch}, step {index + 1} of {self.train.num_batches}, "
+            f"at learning rate {self._rate(first_step + index):g}. Lower optimizer.learning_rate, or set "
             "fit.gradient_clip_norm. The weights of the best epoch are kept."
         )
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, Protocol
+from typing import Annotated, Any, Literal, Protocol, runtime_checkable
 
 from pydantic import Field, model_validator
 
@@ -99,6 +99,7 @@ class Span:
         return self.num_epochs * self.steps_per_epoch
 
 
+@runtime_checkable
 class Schedule(Protocol):
     """A factor for each step; `observe` tells it of each finished epoch."""
 
@@ -210,6 +211,8 @@ def _one_cycle(config: OneCycleConfig, span: Span) -> Schedule:
 
     def shape(step: int) -> float:
         place = max(0, step - num_warm)
+        if end < 0:
+            return config.start
         if place <= top:
             return between(config.start, 1.0, place / top if top > 0 else 1.0)
         return between(1.0, config.final, (place - top) / (end - top) if end > top else 1.0)

@@ -17,9 +17,10 @@ def wilson_interval(num_correct: int, count: int, z: float = Z_95) -> tuple[floa
     >>> [round(bound, 4) for bound in wilson_interval(8, 10)]
     [0.4902, 0.9433]
     """
-    assert 0 <= num_correct <= count and count > 0
+    assert 0 <= num_correct <= count != 0
     share = num_correct / count
     scale = 1 + z * z / count
     centre = (share + z * z / (2 * count)) / scale
     half = z * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count)) / scale
-    return max(0.0, centre - half), min(1.0, centre + half)
+    # Where all or none are correct, the share is a bound, which rounding must not pass.
+    return min(share, max(0.0, centre - half)), max(share, min(1.0, centre + half))

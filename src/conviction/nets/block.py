@@ -1,4 +1,4 @@
-"""One flexible builder: blocks of convolution, normalisation, activation, pooling and dropout; dense layers; a classifier."""
+"""One flexible builder: blocks of convolution, normalisation, activation, pooling, dropout; dense layers; a classifier."""
 
 from __future__ import annotations
 
@@ -157,7 +157,8 @@ def _build_block(
         channels, height, width = shape
         if stage == "convolution":
             stages.update(_convolution(config, channels))
-            shape = (config.filters, *(_convolved(config, side, path, shape) for side in (height, width)))
+            sides = [_convolved(config, side, path, shape) for side in (height, width)]
+            shape = (config.filters, sides[0], sides[1])
         elif stage == "normalization" and config.normalization != "none":
             if config.normalization == "layer" and channels * height * width == 1:
                 raise _too_small(path, "a layer normalisation of one number", shape)
@@ -166,7 +167,8 @@ def _build_block(
             stages[stage] = _activation(config.activation, may_overwrite=bool(stages.keys() - {"dropout"}))
         elif stage == "pooling" and config.pooling:
             stages[stage] = _pooling(config.pooling)
-            shape = (channels, *(_pooled(config.pooling, side, path, shape) for side in (height, width)))
+            sides = [_pooled(config.pooling, side, path, shape) for side in (height, width)]
+            shape = (channels, sides[0], sides[1])
         elif stage == "dropout" and config.dropout:
             stages[stage] = nn.Dropout(config.dropout)
     return nn.Sequential(stages), shape
@@ -269,4 +271,4 @@ def first_layer_filters(network: nn.Module, input_shape: tuple[int, int, int]) -
 
 def to_channels_last(network: nn.Module) -> nn.Module:
     """The network with its convolutions' weights in the layout that processors compute in fastest."""
-    return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+    return network.to(memory_format=torch.channels_last)

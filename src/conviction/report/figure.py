@@ -18,59 +18,73 @@ if TYPE_CHECKING:
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#777777"
 _DPI = 120
 _MOST_FILTERS = 256
-_SLIGHTLY_GREY = 0.5
+_MID_GREY = 0.5
+# Between the filters: neither white nor grey, so that a filter's own white is seen as such.
+_GAP = (0.80, 0.88, 0.96)
+_MOST_MARKED_EPOCHS = 30
+# A loss that leaps so far above the untrained network's would press all others onto the axis.
+_LEAP = 10.0
 
 
 def draw_curves(history: Sequence[EpochRecord], best_epoch: int, title: str, path: Path) -> None:
-    """Loss and accuracy against the epoch, for training and validation, with the best epoch marked."""
+    """Loss and accuracy against the epoch, for training and validation, with the best epoch marked.
+
+    The loss has a logarithmic axis where it leaps above ten times the untrained network's.
+    """
     figure = _figure(10, 4.2)
     loss_axes, accuracy_axes = figure.subplots(1, 2)
+    size = _mark_size(history)
     for axes, name, scale in ((loss_axes, "loss", 1.0), (accuracy_axes, "accuracy", 100.0)):
         for label, colour, style, pick in _CURVES:
             points = [(record.epoch, getattr(found, name) * scale) for record in history if (found := pick(record))]
             if points:
                 count = next(found.count for record in history if (found := pick(record)))
-                axes.plot(*zip(*points, strict=True), style, color=colour, label=f"{label} (n = {count:,})", ms=3.5)
+                axes.plot(*zip(*points, strict=True), style, color=colour, label=f"{label} (n = {count:,})", ms=size)
         axes.axvline(best_epoch, color=GREY, lw=0.9, ls=":", label=f"best epoch: {best_epoch}")
-        _epochs_below(axes)
-    loss_axes.set_ylabel("loss (nats per image)")
-    loss_axes.set_ylim(bottom=0)
+        _epochs_below(axes, history)
+    losses = [found.loss for record in history for *_, pick in _CURVES if (found := pick(record))]
+    if max(losses) > _LEAP * history[0].validation.loss:
+        loss_axes.set_yscale("log", nonpositive="mask")
+        loss_axes.set_ylabel("loss (nats per image, logarithmic)")
+    else:
+        loss_axes.set_ylim(bottom=0)
+        loss_axes.set_ylabel("loss (nats per image)")
     accuracy_axes.set_ylabel("accuracy (%)")
-    accuracy_axes.set_ylim(top=min(101.0, max(accuracy_axes.get_ylim()[1], 1.0)))
-    loss_axes.legend(frameon=False, fontsize=8)
-    figure.suptitle(title, fontsize=10)
-    _save(figure, path)
+    accuracy_axes.set_ylim(0, min(101.0, max(accuracy_axes.get_ylim()[1], 1.0)))
+    figure.legend(
+        *loss_axes.get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False, fontsize=8
+    )
+    _save(figure, title, path)
 
 
 def draw_learning_rate(history: Sequence[EpochRecord], title: str, path: Path) -> None:
     """The learning rate of each epoch's last step."""
     figure = _figure(5.5, 3.4)
     axes = figure.subplots()
-    axes.plot([r.epoch for r in history], [r.learning_rate for r in history], "o-", color=BLUE, ms=3.5)
-    _epochs_below(axes)
-    axes.set_ylabel("learning rate at the epoch's last step")
+    axes.plot([r.epoch for r in history], [r.learning_rate for r in history], "o-", color=BLUE, ms=_mark_size(history))
+    _epochs_below(axes, history)
+    axes.set_ylabel("learning rate of the last step")
     axes.set_ylim(bottom=0)
-    figure.suptitle(title, fontsize=10)
-    _save(figure, path)
+    _save(figure, title, path)
 
 
 def draw_filters(before: np.ndarray, after: np.ndarray, title: str, path: Path) -> None:
     """First-layer weights (F, C, h, w) before and after training; mid grey is zero, each filter on its own scale.
 
-    Three channels are shown as red, green and blue; of other numbers the first channel alone is.
+    Three channels are shown as red, green and blue; of other numbers the first channel alone. At most 256 filters are.
     """
     num_shown = min(len(before), _MOST_FILTERS)
     columns = int(np.ceil(np.sqrt(num_shown)))
     figure = _figure(10, 5.4)
     for axes, filters, label in zip(figure.subplots(1, 2), (before, after), ("before", "after"), strict=True):
-        axes.imshow(_mosaic(filters[:num_shown], columns), interpolation="nearest", vmin=0, vmax=1, cmap="gray")
+        axes.imshow(_mosaic(filters[:num_shown], columns), interpolation="nearest")
         axes.set_title(f"{label} training", fontsize=9)
         axes.set_axis_off()
     num, channels, height, width = before.shape
-    seen = "" if num == num_shown else f", the first {num_shown}"
-    shown = " (red, green, blue)" if channels == 3 else "" if channels == 1 else ", the first channel"
-    figure.suptitle(f"{title}\n{num} filters of {height}×{width}×{channels}{seen}{shown}; mid grey is 0", fontsize=10)
-    _save(figure, path)
+    size = f"{num} filter{'s' if num > 1 else ''} of {height}×{width}×{channels}"
+    seen = "" if num == num_shown else f", {num_shown} of them shown"
+    shown = " (red, green, blue)" if channels == 3 else "" if channels == 1 else ", the first channel alone"
+    _save(figure, f"{title}\n{size}{seen}{shown}; each on its own scale, mid grey is 0", path)
 
 
 def _train(record: EpochRecord) -> Score | None:
@@ -93,13 +107,13 @@ _CURVES = (
 
 
 def _mosaic(filters: np.ndarray, columns: int) -> np.ndarray:
-    """The filters side by side as one image (H, W, 3), one pixel of white between them."""
+    """The filters side by side as one image (H, W, 3), one pixel between them."""
     num, channels, height, width = filters.shape
     shown = filters if channels == 3 else np.repeat(filters[:, :1], 3, axis=1)
     largest = np.abs(shown).max(axis=(1, 2, 3), keepdims=True)
-    tiles = _SLIGHTLY_GREY + shown / np.where(largest > 0, 2 * largest, 1)
+    tiles = _MID_GREY + shown / np.where(largest > 0, 2 * largest, 1)
     rows = -(-num // columns)
-    canvas = np.ones((rows * (height + 1) + 1, columns * (width + 1) + 1, 3))
+    canvas = np.full((rows * (height + 1) + 1, columns * (width + 1) + 1, 3), _GAP)
     for index, tile in enumerate(tiles):
         top, left = 1 + index // columns * (height + 1), 1 + index % columns * (width + 1)
         canvas[top : top + height, left : left + width] = tile.transpose(1, 2, 0)
@@ -115,14 +129,24 @@ def _figure(width: float, height: float) -> Figure:
     return figure
 
 
-def _epochs_below(axes: Axes) -> None:
+def _mark_size(history: Sequence[EpochRecord]) -> float:
+    """Each epoch has a mark where there are few enough of them to be told apart."""
+    return 3.5 if len(history) <= _MOST_MARKED_EPOCHS else 0.0
+
+
+def _epochs_below(axes: Axes, history: Sequence[EpochRecord]) -> None:
     from matplotlib.ticker import MaxNLocator
 
     axes.set_xlabel("epoch (0: untrained)")
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
+    if len(history) == 1:
+        axes.set_xlim(history[0].epoch - 1, history[0].epoch + 1)
+        axes.set_xticks([history[0].epoch])
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def _save(figure: Figure, path: Path) -> None:
+def _save(figure: Figure, title: str, path: Path) -> None:
+    # A run's name may hold a dollar sign, which would begin a formula.
+    figure.suptitle(title, fontsize=10, parse_math=False)
     write_atomically(path, lambda temporary: figure.savefig(temporary, dpi=_DPI, format="png"))

@@ -21,7 +21,7 @@ from conviction.fit.loss import LOSSES, CrossEntropyConfig, LossConfig
 from conviction.fit.optimizer import OPTIMIZERS, OptimizerConfig, SgdConfig
 from conviction.fit.schedule import SCHEDULES, ConstantConfig, ScheduleConfig
 from conviction.fit.stopping import StoppingConfig
-from conviction.nets import NETWORKS, NetworkConfig, expand_preset
+from conviction.nets import NETWORKS, PRESETS, NetworkConfig, expand_preset
 from conviction.recipes import recipe_names, recipe_text
 
 RECIPE_FORMAT = 1
@@ -52,7 +52,7 @@ class Recipe(Config):
     split: SplitConfig = SplitConfig()
     standardize: Annotated[StandardizeConfig, OneOf(STANDARDIZATIONS)] = ChannelConfig()
     augment: tuple[Annotated[AugmentConfig, OneOf(AUGMENTATIONS)], ...] = ()
-    network: Annotated[NetworkConfig, OneOf(NETWORKS), BeforeValidator(expand_preset)]
+    network: Annotated[NetworkConfig, OneOf(NETWORKS, shorthands=tuple(PRESETS)), BeforeValidator(expand_preset)]
     loss: Annotated[LossConfig, OneOf(LOSSES)] = CrossEntropyConfig()
     optimizer: Annotated[OptimizerConfig, OneOf(OPTIMIZERS)] = SgdConfig()
     schedule: Annotated[ScheduleConfig, OneOf(SCHEDULES)] = ConstantConfig()

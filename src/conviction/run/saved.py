@@ -86,7 +86,7 @@ class Run:
         """What the network sees in pictures: paths, Pillow images, or `uint8` arrays. Raises: DataError, RunError."""
         return self.model(weights).predict(pictures)
 
-    def evaluate(self, split: SplitName = "test", weights: str = "best", detail: bool = False) -> Evaluation:
+    def evaluate(self, split: str = "test", weights: str = "best", detail: bool = False) -> Evaluation:
         """Accuracy and loss on a split; looking at `test` is recorded in the ledger for good.
 
         `detail` adds figures that take seconds more (macro F1, calibration).
@@ -94,8 +94,7 @@ class Run:
         Raises: UnknownName; RunError where the run or its pictures changed; LedgerError where an opening cannot be
         recorded.
         """
-        if split not in _SPLITS:
-            raise UnknownName("split", split, _SPLITS)
+        name = _split_named(split)
         summary = self.summary
         model = self.model(weights)
         prepared = prepare(self.recipe, Machine.for_recipe(self.recipe), standardization=model.standardization)
@@ -112,13 +111,13 @@ class Run:
             return predict(network, stream, prepared.machine.precision)
 
         ledger = Ledger.beside(self.path.resolve().parent, self._ledger_url)
-        if split == "test":
+        if name == "test":
             seen = open_test_split(ledger, self.id, weights, prepared.pack, prepared.splits, look)
             predictions, openings, of_the_set = seen.predictions, seen.openings, seen.test_set_openings
         else:
-            predictions = look(prepared.splits.train if split == "train" else prepared.splits.validation)
+            predictions = look(prepared.splits.train if name == "train" else prepared.splits.validation)
             openings, of_the_set = len(ledger.openings(run=self.id)), 0
-        evaluation = self._described(predictions, split, weights, model, (openings, of_the_set), detail)
+        evaluation = self._described(predictions, name, weights, model, (openings, of_the_set), detail)
         self.folder.add_evaluation(evaluation)
         return evaluation
 
@@ -152,3 +151,10 @@ class Run:
             accuracy_by_class=accuracy_by_class(predictions.logits, predictions.labels, model.classes),
             detail=figures,
         )
+
+
+def _split_named(name: str) -> SplitName:
+    for split in _SPLITS:
+        if split == name:
+            return split
+    raise UnknownName("split", name, _SPLITS)

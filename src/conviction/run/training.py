@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
@@ -73,9 +74,9 @@ def train(
     with _memory_faults(resolved):
         prepared = prepare(resolved, machine, watcher.packing)
         trainer = _build_trainer(prepared)
-        ledger = Ledger.beside(home, ledger_url)
         folder = create_run_folder(home, resolved.name)
         with folder.held():
+            ledger = _open_ledger(folder, home, ledger_url)
             summary = _describe(folder, prepared, trainer.network)
             _write_beginnings(folder, prepared, trainer.network, summary)
             training = _Training(folder, prepared, trainer, ledger, watcher, summary)
@@ -144,7 +145,12 @@ class _Training:
         """Go back to the last checkpoint, or to the beginning where there is none yet."""
         if not self._folder.checkpoint.exists():
             return
-        progress = load_checkpoint(self._folder.checkpoint, self._trainer.network, self._trainer.optimizer)
+        try:
+            progress = load_checkpoint(self._folder.checkpoint, self._trainer.network, self._trainer.optimizer)
+        except RunError as error:
+            raise RunError(
+                f"{error} This run cannot go on, but the weights of its best epoch, best.safetensors, are another file."
+            ) from error
         try:
             self._history = [from_json(EpochRecord, record) for record in progress["history"]]
             self._timings = [from_json(Timing, timing) for timing in progress["timings"]]
@@ -265,6 +271,15 @@ class _Training:
 
     def _num_epochs_done(self) -> int:
         return self._history[-1].epoch if self._history else 0
+
+
+def _open_ledger(folder: RunFolder, home: Path, url: str | None) -> Ledger:
+    """The ledger for a new run; where there is none, the folder that was just made goes again."""
+    try:
+        return Ledger.beside(home, url)
+    except ConvictionError:
+        shutil.rmtree(folder.path, ignore_errors=True)
+        raise
 
 
 def _build_trainer(prepared: Prepared) -> Trainer:

@@ -59,7 +59,9 @@ def test_a_repeated_key_is_refused_at_any_depth_with_its_line() -> None:
 
 
 def test_aliases_are_refused_before_they_unfold() -> None:
-    laughs = "a: &a [ha, ha]\n" + "".join(f"{new}: &{new} [*{old}, *{old}]\n" for old, new in zip("abcdef", "bcdefg", strict=True))
+    laughs = "a: &a [ha, ha]\n" + "".join(
+        f"{new}: &{new} [*{old}, *{old}]\n" for old, new in zip("abcdef", "bcdefg", strict=True)
+    )
     with pytest.raises(ConfigError) as caught:
         read_yaml(laughs, "recipe.yaml")
     assert str(caught.value) == "recipe.yaml is not valid YAML at line 2, column 8: aliases are not used in recipes."
@@ -92,7 +94,9 @@ def test_broken_yaml_says_where_and_what(text: str, message: str) -> None:
     assert "\n" not in str(caught.value)
 
 
-NUMBER_LIKE = st.sampled_from(["1e-3", "010", "0x1F", "1_0", ".inf", "-", "no", "null", "~", "", " 1", "1:30", "2026-01-01"])
+NUMBER_LIKE = st.sampled_from(
+    ["1e-3", "010", "0x1F", "1_0", ".inf", "-", "no", "null", "~", "", " 1", "1:30", "2026-01-01"]
+)
 SCALARS = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text()
 KEYS = st.text(max_size=12) | NUMBER_LIKE
 VALUES = st.recursive(
@@ -103,9 +107,10 @@ VALUES = st.recursive(
 @settings(deadline=None)
 @given(st.dictionaries(KEYS, VALUES, max_size=5))
 @example({"a": "a\u2028b\x85c\ufeff\x00\r\n "})
+@example({"\x85": "\u2028", "a": ["@\x85b", "b\n", "\u2029"]})
 @example({"a": ["x, y", "[", "{a: 1}", "# no comment", "a: b", "*a", "&a", "!a", "%a", "@a", "`", "'", '"']})
 @example({"k" * 200: "1" * 5000, "<<": "=", "a": "word " * 60})
-@example({"a": ["[" * 2000]})
+@example({"a": ["[" * 500]})
 @example({"a": 1e16, "b": 5e-324, "c": 10**30, "d": -0.0})
 def test_what_is_written_is_read_back(value: dict[str, Any]) -> None:
     found = read_yaml(write_yaml(value), "the text")
@@ -186,7 +191,7 @@ def test_an_assignment_needs_a_key_and_an_equals_sign(text: str) -> None:
 
 
 def test_a_broken_value_names_its_key() -> None:
-    with pytest.raises(ConfigError, match="The value of fit.epochs is not valid YAML"):
+    with pytest.raises(ConfigError, match=r"The value of fit\.epochs is not valid YAML"):
         parse_assignment("fit.epochs=[1")
 
 

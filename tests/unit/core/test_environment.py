@@ -32,7 +32,11 @@ def installed(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     return versions
 
 
-FITTING = {"torch": "2.11.0+cu128", "torchvision": "0.26.0+cu128", "requires": "numpy|torch==2.11.0|gdown; extra == 'x'"}
+FITTING = {
+    "torch": "2.11.0+cu128",
+    "torchvision": "0.26.0+cu128",
+    "requires": "numpy|torch==2.11.0|gdown; extra == 'x'",
+}
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,8 @@ def test_the_modules_are_found() -> None:
 
 @pytest.mark.parametrize("name", MODULES)
 def test_importing_a_module_loads_neither_torch_nor_matplotlib(name: str) -> None:
-    code = f"import sys, conviction.core.{name}; print([name for name in ('torch', 'matplotlib') if name in sys.modules])"
+    code = (
+        f"import sys, conviction.core.{name}; print([name for name in ('torch', 'matplotlib') if name in sys.modules])"
+    )
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert done.stdout == "[]\n"

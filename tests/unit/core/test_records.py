@@ -38,7 +38,7 @@ EVALUATIONS = st.builds(
     split=st.sampled_from(get_args(SplitName)),
     accuracy=FLOATS,
     loss=FLOATS,
-    macro_f1=FLOATS,
+    detail=st.dictionaries(st.text(max_size=5), FLOATS, max_size=3),
     interval_95=st.tuples(FLOATS, FLOATS),
     accuracy_by_class=st.dictionaries(st.text(max_size=5), st.none() | FLOATS, max_size=3),
 )
@@ -70,8 +70,8 @@ EVALUATION: dict[str, Any] = {
     "test_set_openings": 1,
     "evaluated_at": "2026-01-31T10:00:00+00:00",
     "interval_95": [0.25, 0.75],
-    "macro_f1": 0.5,
     "accuracy_by_class": {"cat": 0.5, "dog": None},
+    "detail": {"macro_f1": 0.5},
 }
 
 
@@ -112,6 +112,7 @@ def test_a_whole_number_stands_for_a_float() -> None:
         (Evaluation, EVALUATION, {"interval_95": {}}, r"a list expected, got \{\}"),
         (Evaluation, EVALUATION, {"accuracy_by_class": [1]}, r"a mapping expected, got \[1\]"),
         (Evaluation, EVALUATION, {"accuracy_by_class": {"cat": "x"}}, "float expected, got 'x'"),
+        (Evaluation, EVALUATION, {"detail": {"macro_f1": None}}, "float expected, got None"),
     ],
 )
 def test_a_wrong_field_is_refused_with_the_value(kind: type, good: Any, changes: Any, message: str) -> None:

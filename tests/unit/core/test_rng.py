@@ -12,7 +12,9 @@ def test_a_derived_seed_is_the_upper_63_bits_of_blake2b() -> None:
 
 
 def test_seed_purpose_and_epoch_each_change_the_seed_and_keep_it_in_63_bits() -> None:
-    words = [(seed, purpose, epoch) for seed in (0, 1, -1, 2**70) for purpose in ("shuffle", "mix") for epoch in (0, 1, 10)]
+    words = [
+        (seed, purpose, epoch) for seed in (0, 1, -1, 2**70) for purpose in ("shuffle", "mix") for epoch in (0, 1, 10)
+    ]
     found = {derive(*each) for each in words}
     assert len(found) == len(words)
     assert all(0 <= seed < 2**63 for seed in found)
@@ -20,7 +22,9 @@ def test_seed_purpose_and_epoch_each_change_the_seed_and_keep_it_in_63_bits() ->
 
 
 def test_a_generator_draws_the_same_whenever_its_purpose_is_the_same() -> None:
-    first, again, other = (torch.rand(4, generator=generator(3, *purpose)) for purpose in (("mix", 1), ("mix", 1), ("mix", 2)))
+    first, again, other = (
+        torch.rand(4, generator=generator(3, *purpose)) for purpose in (("mix", 1), ("mix", 1), ("mix", 2))
+    )
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
     assert torch.equal(first, torch.rand(4, generator=torch.Generator().manual_seed(derive(3, "mix", 1))))

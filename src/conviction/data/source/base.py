@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import os
+import stat
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal, Protocol
+from typing import Annotated, Literal, Protocol, runtime_checkable
 
 import numpy as np
 from pydantic import BeforeValidator, Field
@@ -56,6 +57,7 @@ class Entry:
     split: SplitName | None
 
 
+@runtime_checkable
 class Source(Protocol):
     """Pictures with labels, read in whatever order they are stored in."""
 
@@ -90,12 +92,19 @@ def open_source(config: SourceConfig) -> Source:
     return SOURCES[config.name].build(config)
 
 
+def shown_name(path: Path) -> str:
+    """The last name of a path, for `.` and `..` too."""
+    return path.resolve().name if path.name in ("", "..") else path.name
+
+
 def file_stamp(path: str | Path) -> str:
     """Identity, size and times of a file: changes whenever the file was written, replaced or touched."""
     try:
         found = os.stat(path)
     except OSError as error:
         raise DataError(f"Cannot read {path}: {error.strerror}.") from error
+    if not stat.S_ISREG(found.st_mode):
+        raise DataError(f"{path} is no ordinary file.")
     return f"{found.st_dev}:{found.st_ino}:{found.st_size}:{found.st_mtime_ns}:{found.st_ctime_ns}"
 
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from conviction.core.errors import DataError
 from conviction.core.records import SplitName
-from conviction.data.source.base import SOURCES, Entry, Source, SourceConfig
+from conviction.data.source.base import SOURCES, Entry, Source, SourceConfig, shown_name
 from conviction.data.source.container import Container, open_container
 from conviction.data.source.download import OfficialFile, fetch
 from conviction.data.source.folder import open_class_folders
@@ -26,6 +26,7 @@ OFFICIAL_FILE = OfficialFile(
     "c58f30108f718f92721af3b95e74349a",
 )
 _OFFICIAL_NAMES = ("cifar-10-python.tar.gz", "cifar-10-batches-py", "cifar-10-binary.tar.gz", "cifar-10-batches-bin")
+_BATCHES = {*(f"data_batch_{number}" for number in range(1, 6)), "test_batch"}
 _IMAGE_BYTES = 3 * 32 * 32
 
 
@@ -43,7 +44,7 @@ class Cifar10:
 
     @property
     def shown_path(self) -> str:
-        return self._container.path.name
+        return shown_name(self._container.path)
 
     def stamp(self) -> str:
         return self._container.stamp()
@@ -73,8 +74,10 @@ class Cifar10:
     def _batches(self) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
         files, _ = self._container.names()
         wanted = {name for name in files if _batch_name(name)}
-        if {_batch_name(name) for name in wanted} != {*(f"data_batch_{n}" for n in range(1, 6)), "test_batch"}:
+        if {_batch_name(name) for name in wanted} != _BATCHES:
             raise DataError(f"{self._container.path} lacks some of the six batches of CIFAR-10.")
+        if len(wanted) > len(_BATCHES):
+            raise DataError(f"{self._container.path} holds batches of CIFAR-10 twice: {', '.join(sorted(wanted))}.")
         for name, content in self._container.read(wanted):
             labels, images = _read_binary(content, name) if name.endswith(".bin") else _read_pickle(content, name)
             yield _batch_name(name), labels, images
@@ -131,7 +134,7 @@ def _read_pickle(content: bytes, name: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _checked(labels: np.ndarray, rows: np.ndarray, name: str) -> tuple[np.ndarray, np.ndarray]:
-    right = rows.ndim == 2 and rows.shape == (len(labels), _IMAGE_BYTES) and rows.dtype == np.uint8
+    right = labels.ndim == 1 and rows.shape == (len(labels), _IMAGE_BYTES) and rows.dtype == np.uint8
     if not right or len(labels) == 0 or labels.min() < 0 or labels.max() >= len(CLASSES):
         raise DataError(f"{name} is no batch of CIFAR-10: its labels or pictures have other shapes or values.")
     return labels, rows.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)

@@ -2,25 +2,45 @@
 
 from __future__ import annotations
 
+import bz2
+import gzip
 import hashlib
+import itertools
 import lzma
 import os
 import stat
 import tarfile
 import zipfile
-import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path, PurePosixPath
-from typing import Protocol
+from pathlib import Path
+from typing import IO, Any, Protocol, runtime_checkable
 
-from conviction.core.errors import DataError
+from conviction.core.errors import ConvictionError, DataError
 from conviction.data.source.base import file_digest, file_stamp
 from conviction.data.source.locate import ARCHIVE_SUFFIXES
 
 MAX_FILE_BYTES = 256_000_000
+MAX_HEADER_BYTES = 1_000_000
+CLUTTER = frozenset({"thumbs.db", "desktop.ini", "__macosx", "icon\r"})
+_CHUNK_BYTES = 1 << 20
+# A step this small bounds what hostile bytes can inflate to before the entry's declared size stops them.
+_INFLATE_STEP_BYTES = 4096
+_DECOMPRESSORS: dict[bytes, Callable[..., Any]] = {
+    b"\x1f\x8b": gzip.open,
+    b"\xfd7zXZ\x00": lzma.open,
+    b"BZh": bz2.open,
+}
+_EXTENDED_HEADERS = (
+    tarfile.XHDTYPE,
+    tarfile.XGLTYPE,
+    tarfile.SOLARIS_XHDTYPE,
+    tarfile.GNUTYPE_LONGNAME,
+    tarfile.GNUTYPE_LONGLINK,
+)
 
 
+@runtime_checkable
 class Container(Protocol):
     """Files below one root, named by their path with `/` between the parts."""
 
@@ -45,6 +65,8 @@ def open_container(path: Path) -> Container:
     if path.is_dir():
         return Directory(path)
     name = path.name.lower()
+    if not path.is_file():
+        raise DataError(f"{path} is no ordinary file.")
     if name.endswith(".zip"):
         return ZipArchive(path)
     if name.endswith(ARCHIVE_SUFFIXES):
@@ -52,14 +74,19 @@ def open_container(path: Path) -> Container:
     raise DataError(f"{path} is neither a folder nor an archive ({', '.join(ARCHIVE_SUFFIXES)}).")
 
 
+def is_clutter(name: str) -> bool:
+    """Whether a file or folder is hidden, or left behind by a desktop."""
+    return name.startswith(".") or name.lower() in CLUTTER
+
+
 class Directory:
-    """A folder on disk. Links inside it are followed, each folder once."""
+    """A folder on disk, without its clutter. Links inside it are followed, each folder once."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
     def stamp(self) -> str:
-        digest = hashlib.sha256(str(self.path.resolve()).encode())
+        digest = hashlib.sha256(os.fsencode(self.path.resolve()))
         for name in self.names()[0]:
             digest.update(f"{name}\0{file_stamp(f'{self.path}/{name}')}\n".encode(errors="surrogateescape"))
         return digest.hexdigest()
@@ -80,7 +107,12 @@ class Directory:
             raise DataError(f"Cannot read {error.filename}: {error.strerror}.") from error
 
         for place, below, here in os.walk(self.path, followlinks=True, onerror=refuse):
-            identity = os.stat(place)
+            # Of two links to one folder, the first by name is followed on every machine.
+            below[:] = sorted(name for name in below if not is_clutter(name))
+            try:
+                identity = os.stat(place)
+            except OSError as error:
+                raise DataError(f"Cannot read {place}: {error.strerror}.") from error
             if (identity.st_dev, identity.st_ino) in seen:
                 below.clear()
                 continue
@@ -88,7 +120,7 @@ class Directory:
             within = os.path.relpath(place, self.path)
             prefix = "" if within == "." else within.replace(os.sep, "/") + "/"
             folders += [prefix + name for name in below]
-            files += [prefix + name for name in here]
+            files += [prefix + name for name in here if not is_clutter(name)]
         return sorted(files), sorted(folders)
 
     def read(self, wanted: set[str]) -> Iterator[tuple[str, bytes]]:
@@ -99,9 +131,10 @@ class Directory:
                 if not stat.S_ISREG(found.st_mode):
                     raise DataError(f"{path} is no ordinary file.")
                 _check_size(name, found.st_size, self.path)
-                yield name, path.read_bytes()
+                content = path.read_bytes()
             except OSError as error:
                 raise DataError(f"Cannot read {path}: {error.strerror}.") from error
+            yield name, content
 
 
 class _Archive:
@@ -129,12 +162,18 @@ class TarArchive(_Archive):
         for archive, member in self._members():
             name = _clean_name(member.name, self.path)
             if member.isfile() and name in wanted:
-                content = archive.extractfile(member)
-                assert content is not None
-                yield name, content.read()
+                with _archive_faults(self.path):
+                    content = archive.extractfile(member)
+                    assert content is not None
+                    picture = content.read()
+                yield name, picture
 
     def _members(self) -> Iterator[tuple[tarfile.TarFile, tarfile.TarInfo]]:
-        with _archive_faults(self.path), tarfile.open(self.path, "r|*") as archive:
+        with (
+            _archive_faults(self.path),
+            _decompressed(self.path) as stream,
+            tarfile.open(fileobj=stream, mode="r|", tarinfo=_StrictHeader) as archive,
+        ):
             for member in archive:
                 if member.issym() or member.islnk():
                     raise DataError(
@@ -146,7 +185,48 @@ class TarArchive(_Archive):
                 _check_size(member.name, member.size, self.path)
                 yield archive, member
                 # tarfile keeps every header it has seen, which would grow with the archive.
-                archive.members = []
+                archive.members = []  # type: ignore[attr-defined]
+            # Reading to the very end checks the checksums of gzip and xz, and finds archives joined behind this one.
+            rest: Any = archive.fileobj
+            while chunk := rest.read(_CHUNK_BYTES):
+                if chunk.strip(b"\0"):
+                    raise DataError(f"{self.path} goes on behind its end mark: archives joined together are refused.")
+
+
+class _StrictHeader(tarfile.TarInfo):
+    """A tar header that is never passed over: tarfile takes a damaged one, or none, for the end of the archive."""
+
+    @classmethod
+    def fromtarfile(cls, archive: tarfile.TarFile) -> _StrictHeader:
+        try:
+            return super().fromtarfile(archive)
+        except tarfile.EOFHeaderError:  # type: ignore[attr-defined]
+            raise
+        except tarfile.HeaderError as error:
+            raise tarfile.ReadError(f"{error} at byte {archive.offset:,}") from error
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> _StrictHeader:
+        header = super().frombuf(buf, encoding, errors)
+        if header.type in _EXTENDED_HEADERS and header.size > MAX_HEADER_BYTES:
+            raise tarfile.ReadError(f"a header claims {header.size:,} bytes")
+        if header.type == tarfile.GNUTYPE_SPARSE:
+            raise tarfile.ReadError(f"the entry {header.name!r} is a sparse file")
+        return header
+
+
+@contextmanager
+def _decompressed(path: Path) -> Iterator[IO[bytes]]:
+    """The bytes of a tar file; tarfile's own reader checks no checksum and stops after a first compressed stream."""
+    with path.open("rb") as file:
+        start = file.read(max(map(len, _DECOMPRESSORS)))
+        file.seek(0)
+        for magic, decompressor in _DECOMPRESSORS.items():
+            if start.startswith(magic):
+                with decompressor(file) as stream:
+                    yield stream
+                return
+        yield file
 
 
 class ZipArchive(_Archive):
@@ -158,12 +238,20 @@ class ZipArchive(_Archive):
         with self._opened() as archive:
             for member in archive.infolist():
                 name = _clean_name(member.filename, self.path)
-                if stat.S_ISLNK(member.external_attr >> 16):
+                kind = stat.S_IFMT(member.external_attr >> 16)
+                if kind == stat.S_IFLNK:
                     raise DataError(
                         f"{self.path} holds the link {name!r}. Links in archives are refused: pack the file itself."
                     )
+                if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
+                    raise DataError(f"{self.path} holds {name!r}, which is neither a file nor a folder.")
                 if member.flag_bits & 1:
-                    raise DataError(f"{self.path} is encrypted: unpack it first.")
+                    raise DataError(f"{self.path} is encrypted ({name!r}): unpack it first.")
+                # Python's readers of the other methods inflate all there is before they look at the size.
+                if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+                    raise DataError(
+                        f"{self.path} holds {name!r} compressed by another method than deflate: pack it anew."
+                    )
                 _check_size(name, member.file_size, self.path)
                 (folders if member.is_dir() else files).append(name)
         return _without_repeats(files, self.path), sorted(set(folders) - {"."})
@@ -173,7 +261,11 @@ class ZipArchive(_Archive):
             for member in archive.infolist():
                 name = _clean_name(member.filename, self.path)
                 if name in wanted and not member.is_dir():
-                    yield name, archive.read(member)
+                    with archive.open(member) as file:
+                        picture = b"".join(iter(lambda: file.read(_INFLATE_STEP_BYTES), b""))
+                    if len(picture) != member.file_size:
+                        raise DataError(f"{self.path} is damaged: {name!r} ends too early.")
+                    yield name, picture
 
     @contextmanager
     def _opened(self) -> Iterator[zipfile.ZipFile]:
@@ -184,17 +276,17 @@ class ZipArchive(_Archive):
 def _clean_name(name: str, archive: Path) -> str:
     """The entry's name without `./`. Raises: DataError where it leads out of the archive's own folder."""
     shown = name.replace("\\", "/")
-    parts = PurePosixPath(shown).parts
-    if shown.startswith("/") or (len(shown) > 1 and shown[1] == ":"):
+    parts = [part for part in shown.split("/") if part not in ("", ".")]
+    if shown.startswith("/") or (shown[:1].isalpha() and shown[1:2] == ":"):
         raise DataError(f"{archive} holds the absolute name {name!r}: such an archive is refused.")
     if ".." in parts:
         raise DataError(f"{archive} holds {name!r}, which climbs out of its folder: such an archive is refused.")
-    return str(PurePosixPath(*parts)) if parts else "."
+    return "/".join(parts) or "."
 
 
 def _without_repeats(files: list[str], archive: Path) -> list[str]:
     ordered = sorted(files)
-    for first, second in zip(ordered, ordered[1:], strict=False):
+    for first, second in itertools.pairwise(ordered):
         if first == second:
             raise DataError(f"{archive} holds {first!r} twice: which one is meant?")
     return ordered
@@ -209,9 +301,11 @@ def _check_size(name: str, size_bytes: int, where: Path) -> None:
 def _archive_faults(path: Path) -> Iterator[None]:
     try:
         yield
-    except (tarfile.TarError, zipfile.BadZipFile, lzma.LZMAError, zlib.error, EOFError, NotImplementedError) as error:
-        raise DataError(f"{path} is damaged or no archive: {error or 'it ends too early'}.") from error
+    except ConvictionError:
+        raise
     except OSError as error:
-        raise DataError(f"Cannot read {path}: {error.strerror or error}.") from error
-    except RuntimeError as error:
-        raise DataError(f"{path} cannot be read: {error}.") from error
+        if error.errno is not None:
+            raise DataError(f"Cannot read {path}: {error.strerror}.") from error
+        raise DataError(f"{path} is damaged or no archive: {error}.") from error
+    except Exception as error:  # hostile bytes make the archive readers raise anything
+        raise DataError(f"{path} is damaged or no archive: {str(error) or 'it ends too early'}.") from error

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import http.client
 import os
 import secrets
-import urllib.error
 import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,7 +43,8 @@ def fetch(file: OfficialFile) -> Path:
         found = _download(file, partial)
         if found != file.md5:
             raise DataError(f"{file.url} gave other bytes than the published ones (MD5 {found}, expected {file.md5}).")
-        os.replace(partial, target)
+        with storage_faults(target):
+            os.replace(partial, target)
     finally:
         partial.unlink(missing_ok=True)
     return target
@@ -53,17 +54,20 @@ def _download(file: OfficialFile, target: Path) -> str:
     digest = hashlib.md5(usedforsecurity=False)
     received = 0
     try:
-        with urllib.request.urlopen(file.url, timeout=TIMEOUT_S) as answer, storage_faults(target):
-            with target.open("wb") as out:
-                while chunk := answer.read(CHUNK_BYTES):
-                    received += len(chunk)
-                    if received > file.size_bytes:
-                        raise DataError(f"{file.url} gave more than the published {file.size_bytes:,} bytes.")
-                    digest.update(chunk)
-                    out.write(chunk)
-    except (urllib.error.URLError, TimeoutError, ConnectionError) as error:
+        with (
+            urllib.request.urlopen(file.url, timeout=TIMEOUT_S) as answer,  # noqa: S310 - the addresses are our own
+            storage_faults(target),
+            target.open("wb") as out,
+        ):
+            while chunk := answer.read(CHUNK_BYTES):
+                received += len(chunk)
+                if received > file.size_bytes:
+                    raise DataError(f"{file.url} gave more than the published {file.size_bytes:,} bytes.")
+                digest.update(chunk)
+                out.write(chunk)
+    except (OSError, http.client.HTTPException) as error:
         raise DataError(
-            f"{file.name} is not here, and fetching it failed ({getattr(error, 'reason', error)}). Put it into a folder "
-            "named in CONVICTION_DATA, or give its place by data.path."
+            f"{file.name} is not here, and fetching it failed ({getattr(error, 'reason', error)}). Put it into a "
+            "folder named in CONVICTION_DATA, or give its place by data.path."
         ) from error
     return digest.hexdigest()

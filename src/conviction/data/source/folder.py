@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,8 +10,8 @@ from typing import Literal
 
 from conviction.core.errors import ConfigError, DataError
 from conviction.core.records import SplitName
-from conviction.data.source.base import SOURCES, Entry, Source, SourceConfig
-from conviction.data.source.container import Container, open_container
+from conviction.data.source.base import SOURCES, Entry, Source, SourceConfig, shown_name
+from conviction.data.source.container import Container, is_clutter, open_container
 from conviction.data.source.locate import locate
 
 SPLIT_FOLDERS: dict[str, SplitName] = {
@@ -23,7 +24,8 @@ SPLIT_FOLDERS: dict[str, SplitName] = {
     "test": "test",
     "testing": "test",
 }
-CLUTTER = frozenset({"thumbs.db", "desktop.ini", "__macosx"})
+# Words of Persian and Hindi and many emoji are joined or kept apart by these two.
+_JOINERS = "\u200c\u200d"
 
 
 class FolderConfig(SourceConfig):
@@ -46,7 +48,7 @@ class Folder:
 
     @property
     def shown_path(self) -> str:
-        return self._container.path.name
+        return shown_name(self._container.path)
 
     def stamp(self) -> str:
         return self._container.stamp()
@@ -81,11 +83,11 @@ class Folder:
     def _find_entries(self) -> list[Entry]:
         root = self._container.path
         files, folders = self._container.names()
-        for name in (*files, *folders):
-            if not name.isprintable():
+        stored = {name: tuple(name.split("/")) for name in files if not _has_clutter(name)}
+        branches = {tuple(name.split("/")) for name in folders if not _has_clutter(name)}
+        for name in (*stored, *map("/".join, branches)):
+            if not _is_printable(name):
                 raise DataError(f"{root} holds the name {name!r}, which has unprintable characters: rename it.")
-        stored = {name: tuple(name.split("/")) for name in files if not _is_clutter(name)}
-        branches = {tuple(name.split("/")) for name in folders if not _is_clutter(name)}
         branches |= {parts[:end] for parts in stored.values() for end in range(1, len(parts))}
         depth = _wrapping_depth(set(stored.values()), branches)
         inner = {name: parts[depth:] for name, parts in stored.items()}
@@ -93,12 +95,14 @@ class Folder:
         top = {parts[0] for parts in branches}
         split_of = {name: SPLIT_FOLDERS[name.lower()] for name in top if name.lower() in SPLIT_FOLDERS}
         if "train" not in split_of.values():
+            if len(split_of) == len(top) > 0 and all(len(parts) > 2 for parts in inner.values() if len(parts) > 1):
+                raise DataError(f"{root} has the folders {_listed(sorted(top))}, but no folder 'train' to learn from.")
             split_of = {}
         elif len(split_of) < len(top):
             odd = sorted(top - set(split_of))[0]
             raise DataError(
                 f"{root} has the folder {odd!r} beside {sorted(split_of)[0]!r}: put class folders either all below "
-                "train / validation / test folders, or all on top."
+                "train / validation / test folders, or all on top (a class of that name needs another one)."
             )
         level = 1 if split_of else 0
         entries = []
@@ -127,8 +131,15 @@ class Folder:
             raise DataError(f"{root} holds one class only, {next(iter(counts))!r}; a classifier needs at least two.")
 
 
-def _is_clutter(name: str) -> bool:
-    return any(part.startswith(".") or part.lower() in CLUTTER for part in name.split("/"))
+def _has_clutter(path: str) -> bool:
+    return any(map(is_clutter, path.split("/")))
+
+
+def _is_printable(name: str) -> bool:
+    """Python's rule, but with the wide and narrow spaces that screenshots and Japanese names hold."""
+    return name.isprintable() or all(
+        letter.isprintable() or letter in _JOINERS or unicodedata.category(letter) == "Zs" for letter in name
+    )
 
 
 def _wrapping_depth(files: set[tuple[str, ...]], folders: set[tuple[str, ...]]) -> int:

@@ -12,15 +12,15 @@ ARCHIVE_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.xz", ".zip")
 
 def data_folders() -> list[Path]:
     """The folders of CONVICTION_DATA, in their order."""
-    return [Path(part).expanduser() for part in os.environ.get("CONVICTION_DATA", "").split(os.pathsep) if part]
+    return [_expanded(part) for part in os.environ.get("CONVICTION_DATA", "").split(os.pathsep) if part]
 
 
 def cache_folder() -> Path:
     """Where packs and downloads lie: CONVICTION_CACHE, or `conviction` in the user's cache folder."""
     chosen = os.environ.get("CONVICTION_CACHE")
     if chosen:
-        return Path(chosen).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "conviction"
+        return _expanded(chosen)
+    return _expanded(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "conviction"
 
 
 def find_by_name(name: str) -> Path | None:
@@ -38,7 +38,14 @@ def locate(path: str) -> Path:
 
     Raises: DataError that names the nearest thing there is.
     """
-    direct = Path(path).expanduser()
+    try:
+        return _located(path)
+    except OSError as error:
+        raise DataError(f"Cannot read {path!r}: {error.strerror}.") from error
+
+
+def _located(path: str) -> Path:
+    direct = _expanded(path)
     if direct.exists():
         return direct
     if not direct.is_absolute() and (found := find_by_name(path)):
@@ -52,6 +59,11 @@ def locate(path: str) -> Path:
     hint = f" Did you mean {guess!r}?" if guess else ""
     searched = ", ".join(map(str, data_folders())) or "none, as CONVICTION_DATA is not set"
     raise DataError(f"No file or folder {path!r}.{hint} Data folders searched for the name: {searched}.")
+
+
+def _expanded(path: str) -> Path:
+    """`path` with `~` resolved; left as it is where no such user has a home, unlike `Path.expanduser`."""
+    return Path(os.path.expanduser(path))
 
 
 def _without_suffix(name: str) -> str:

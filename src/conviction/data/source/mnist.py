@@ -14,7 +14,8 @@ import numpy as np
 
 from conviction.core.errors import DataError
 from conviction.core.records import SplitName
-from conviction.data.source.base import SOURCES, Entry, Source, SourceConfig, file_digest, file_stamp
+from conviction.data.source.base import SOURCES, Entry, Source, SourceConfig, file_digest, file_stamp, shown_name
+from conviction.data.source.container import MAX_FILE_BYTES
 from conviction.data.source.download import OfficialFile, fetch
 from conviction.data.source.folder import open_class_folders
 from conviction.data.source.locate import data_folders, find_by_name, locate
@@ -69,7 +70,7 @@ class Mnist:
 
     @property
     def shown_path(self) -> str:
-        return self._files["train"][0].parent.name
+        return shown_name(self._files["train"][0].parent)
 
     def stamp(self) -> str:
         return "|".join(file_stamp(path) for pair in self._files.values() for path in pair)
@@ -107,10 +108,13 @@ def _entry_path(split: str, index: int) -> str:
 
 def _read_bytes(path: Path) -> bytes:
     try:
-        content = path.read_bytes()
-        return gzip.decompress(content) if path.suffix == ".gz" else content
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+            content = file.read(MAX_FILE_BYTES + 1)
     except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"{path} is damaged or cannot be read: {error}.") from error
+    if len(content) > MAX_FILE_BYTES:
+        raise DataError(f"{path} holds more than {MAX_FILE_BYTES:,} bytes: no file of MNIST.")
+    return content
 
 
 def _read_images(path: Path) -> np.ndarray:
@@ -118,7 +122,7 @@ def _read_images(path: Path) -> np.ndarray:
     if len(content) < 16:
         raise DataError(f"{path} is too short for an IDX file of images.")
     magic, count, height, width = struct.unpack(">IIII", content[:16])
-    if magic != _IMAGES_MAGIC or len(content) != 16 + count * height * width:
+    if magic != _IMAGES_MAGIC or not count * height * width or len(content) != 16 + count * height * width:
         raise DataError(f"{path} is no IDX file of images: its header and its length disagree.")
     return np.frombuffer(content, np.uint8, offset=16).reshape(count, height, width)
 
@@ -129,7 +133,7 @@ def _read_labels(path: Path) -> np.ndarray:
         raise DataError(f"{path} is too short for an IDX file of labels.")
     magic, count = struct.unpack(">II", content[:8])
     labels = np.frombuffer(content, np.uint8, offset=8)
-    if magic != _LABELS_MAGIC or len(labels) != count or (count and labels.max() > 9):
+    if magic != _LABELS_MAGIC or not count or len(labels) != count or labels.max() > 9:
         raise DataError(f"{path} is no IDX file of digits' labels.")
     return labels
 

@@ -1,0 +1,33 @@
+"""What every test stands on: shapes are checked, and nothing is written outside the test's own folder."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from jaxtyping import install_import_hook
+
+# Shape annotations are executed: a function that gets or gives another shape than it says raises in any test.
+CHECKED = ("augment", "data", "evaluate", "fit", "metrics", "nets", "predict", "run")
+install_import_hook([f"conviction.{name}" for name in CHECKED], "beartype.beartype")
+
+
+@pytest.fixture(autouse=True)
+def own_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs, ledger and cache lie in the test's temporary folder."""
+    monkeypatch.setenv("CONVICTION_HOME", str(tmp_path / "runs"))
+    monkeypatch.setenv("CONVICTION_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("CONVICTION_LEDGER", raising=False)
+    monkeypatch.setenv("NO_COLOR", "1")
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Iterator[Path]:
+    """The folder of real data sets, from CONVICTION_DATA."""
+    for part in os.environ.get("CONVICTION_DATA", "").split(os.pathsep):
+        if part and (Path(part) / "cifar10-jpeg75.tar.xz").is_file():
+            yield Path(part)
+            return
+    pytest.skip("CONVICTION_DATA names no folder with the real data sets")

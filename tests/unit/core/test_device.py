@@ -1,0 +1,86 @@
+import re
+from pathlib import Path
+
+import pytest
+import torch
+
+from conviction.core import device
+from conviction.core.device import choose_device, choose_precision, num_cores, peak_memory_bytes, processor_flags
+from conviction.core.errors import ConfigError
+
+CPU, GPU = torch.device("cpu"), torch.device("cuda")
+
+
+@pytest.fixture(autouse=True)
+def fresh_processor_flags() -> None:
+    processor_flags.cache_clear()
+
+
+@pytest.mark.parametrize(("found", "chosen"), [(True, GPU), (False, CPU)])
+def test_auto_takes_the_gpu_where_there_is_one(
+    monkeypatch: pytest.MonkeyPatch, found: bool, chosen: torch.device
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: found)
+    assert choose_device("auto") == chosen
+    assert choose_device("cpu") == CPU
+
+
+def test_a_gpu_that_is_asked_for_and_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ConfigError, match=r"torch finds no CUDA device\. Use `auto` or `cpu`"):
+        choose_device("cuda")
+
+
+@pytest.mark.parametrize(
+    ("cpuinfo", "precision"),
+    [
+        ("flags\t\t: sse avx2 avx512_bf16 fma", "bfloat16"),
+        ("flags\t\t: sse amx_bf16", "bfloat16"),
+        ("Features\t: fp asimd bf16", "bfloat16"),
+        ("flags\t\t: sse avx2 avx512f", "float32"),
+        ("bugs\t\t: bf16", "float32"),
+        ("", "float32"),
+    ],
+)
+def test_auto_takes_bfloat16_where_the_processor_computes_in_it(
+    monkeypatch: pytest.MonkeyPatch, cpuinfo: str, precision: str
+) -> None:
+    monkeypatch.setattr(device, "_cpuinfo", cpuinfo.splitlines)
+    assert choose_precision("auto", CPU) == precision
+    assert choose_precision("bfloat16", CPU) == "bfloat16"
+    assert choose_precision("float32", CPU) == "float32"
+
+
+@pytest.mark.parametrize(("supported", "precision"), [(True, "bfloat16"), (False, "float32")])
+def test_auto_takes_bfloat16_where_the_gpu_computes_in_it_itself(
+    monkeypatch: pytest.MonkeyPatch, supported: bool, precision: str
+) -> None:
+    def is_bf16_supported(including_emulation: bool = True) -> bool:
+        return including_emulation or supported
+
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", is_bf16_supported)
+    assert choose_precision("auto", GPU) == precision
+
+
+def test_the_processor_bears_its_model_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(device, "_cpuinfo", lambda: ["model\t: 1", "model name\t: Chip: 3 GHz"])
+    assert device.processor_name() == "Chip: 3 GHz"
+    monkeypatch.setattr(device, "_cpuinfo", list)
+    assert device.processor_name() != ""
+
+
+def test_the_cores_are_those_that_the_process_may_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(device.os, "sched_getaffinity", lambda _: {0, 3, 5}, raising=False)
+    assert num_cores() == 3
+    monkeypatch.delattr(device.os, "sched_getaffinity")
+    monkeypatch.setattr(device.os, "cpu_count", lambda: None)
+    assert num_cores() == 1
+
+
+def test_the_peak_of_memory_is_in_bytes() -> None:
+    status = Path("/proc/self/status")
+    if not status.exists():
+        pytest.skip("only Linux tells the peak a second way")
+    found = re.search(r"VmHWM:\s+(\d+) kB", status.read_text())
+    assert found is not None
+    assert peak_memory_bytes() == pytest.approx(int(found[1]) * 1024, rel=0.1)
