@@ -9,6 +9,9 @@ from pathlib import Path
 import pytest
 from jaxtyping import install_import_hook
 
+# Tests run side by side: two threads each on two cores would wait for one another most of the time.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 # Shape annotations are executed: a function that gets or gives another shape than it says raises in any test.
 CHECKED = ("augment", "data", "evaluate", "fit", "metrics", "nets", "predict", "run")
 install_import_hook([f"conviction.{name}" for name in CHECKED], "beartype.beartype")

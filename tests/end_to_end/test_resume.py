@@ -70,9 +70,10 @@ def test_killed_at_many_random_moments(tmp_path: Path, recipe: Path) -> None:
 
 @pytest.mark.slow
 def test_killed_command_goes_on_with_resume(tmp_path: Path, recipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = train(recipe, home=tmp_path / "whole")
+    # Two threads: how sums are divided among them must be the same after resuming.
+    whole = train(recipe, {"fit.threads": 2}, home=tmp_path / "whole")
     home = tmp_path / "runs"
-    process = start("train", recipe)
+    process = start("train", recipe, "--set", "fit.threads=2")
     folder = _wait_for_epoch(home, 2)
     process.send_signal(signal.SIGKILL)
     process.communicate()

@@ -72,6 +72,12 @@ def num_cores() -> int:
     return os.cpu_count() or 1
 
 
+def num_threads() -> int:
+    """The threads to compute with: OMP_NUM_THREADS where that is set, else one for each core."""
+    wanted = os.environ.get("OMP_NUM_THREADS", "")
+    return int(wanted) if wanted.isdecimal() and int(wanted) > 0 else num_cores()
+
+
 def peak_memory_bytes() -> int:
     """The most resident memory that this process has had since it started."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

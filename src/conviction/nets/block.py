@@ -1,4 +1,4 @@
-"""One flexible builder: blocks of convolution, normalisation, activation, pooling, dropout; dense layers; a classifier."""
+"""One flexible builder: blocks of convolutions and what goes with them, dense layers, a classifier."""
 
 from __future__ import annotations
 
@@ -181,7 +181,7 @@ def _activation(name: ActivationName, may_overwrite: bool) -> nn.Module:
     """
     activation = ACTIVATIONS[name]()
     if hasattr(activation, "inplace"):
-        activation.inplace = may_overwrite
+        activation.inplace = may_overwrite  # type: ignore[assignment]
     return activation
 
 

@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 import torch
 
-from conviction.core.device import choose_device, choose_precision, num_cores
+from conviction.core.device import choose_device, choose_precision, num_threads
 from conviction.core.records import DataRecord
 from conviction.data.pack import Pack, Progress, load_pack
 from conviction.data.split import Splits, divide
@@ -34,7 +34,7 @@ class Machine:
         """What `fit.device`, `fit.precision` and `fit.threads` mean here. Raises: ConfigError."""
         device = choose_device(recipe.fit.device)
         precision = choose_precision(recipe.fit.precision, device)
-        return cls(device, precision, recipe.fit.threads or num_cores())
+        return cls(device, precision, recipe.fit.threads or num_threads())
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,7 @@ class FitConfig(Config):
     batch_size: int = Field(128, ge=1, le=1_000_000)
     precision: PrecisionName = Field("auto", description="auto: bfloat16 where the processor computes in it")
     device: DeviceName = Field("auto", description="auto: the GPU where there is one")
-    threads: int | None = Field(None, ge=1, le=1024, description="null: one for each core")
+    threads: int | None = Field(None, ge=1, le=1024, description="null: OMP_NUM_THREADS, or one for each core")
     gradient_clip_norm: float | None = Field(None, gt=0, description="Scale gradients down to this norm")
     measure_train_fixed: bool = Field(
         False, description="After each epoch, measure the training split on fixed weights too"

@@ -1,0 +1,206 @@
+"""The command line as a user meets it, on the embedded digits."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from command import Finished, conviction
+from PIL import Image
+from pictures import write_class_folders
+
+from conviction.core.ledger import Ledger
+from conviction.core.run_folder import RunFolder
+
+SCORE = {"accuracy", "loss", "count"}
+
+
+@pytest.fixture
+def trained() -> Finished:
+    finished = conviction("train", "digits", "--set", "fit.epochs=2", "--json")
+    assert finished.code == 0, finished.err
+    return finished
+
+
+def test_train_prints_one_document_with_the_fixed_fields(trained: Finished, tmp_path: Path) -> None:
+    found = trained.json
+    assert {"run", "epochs", "seconds", "images_per_second", "peak_memory_bytes", "best", "last"} <= set(found)
+    assert found["epochs"] == 2
+    for name in ("best", "last"):
+        assert set(found[name]["validation"]) == set(found[name]["train"]) == SCORE
+    # 1,797 digits, a fifth of each class for validation and for test.
+    assert (found["best"]["validation"]["count"], found["best"]["train"]["count"]) == (359, 1079)
+    assert Path(found["path"]) == tmp_path / "runs" / found["run"]
+    assert "1,079 training, 359 validation, 359 test (sealed)" in trained.err
+
+
+def test_run_folder_is_complete(trained: Finished) -> None:
+    folder = RunFolder(Path(trained.json["path"]))
+    names = {str(path.relative_to(folder.path)) for path in folder.path.rglob("*") if path.is_file()}
+    assert names - {".lock"} == {
+        "best.safetensors",
+        "checkpoint.safetensors",
+        "environment.json",
+        "figures/curves.png",
+        "figures/filters.png",
+        "figures/learning_rate.png",
+        "filters.safetensors",
+        "history.jsonl",
+        "last.safetensors",
+        "model.json",
+        "recipe.yaml",
+        "run.json",
+        "timings.jsonl",
+    }
+    for figure in folder.figures.iterdir():
+        with Image.open(figure) as picture:
+            assert picture.width > 500
+    history = folder.read_history()
+    assert [record.epoch for record in history] == [0, 1, 2]
+    assert history[0].train is None
+    # An untrained classifier of ten classes is indifferent: ln 10 = 2.303 nats.
+    assert history[0].validation.loss == pytest.approx(2.303, abs=0.05)
+    environment = json.loads(folder.environment.read_text())
+    assert environment["packages"]["torch"]
+    assert environment["threads"] >= 1
+    recipe = yaml.safe_load(folder.recipe.read_text())
+    assert recipe["network"]["blocks"][0]["filters"] == 32
+    assert json.loads(folder.model.read_text())["classes"] == [str(digit) for digit in range(10)]
+
+
+def test_evaluate_opens_the_test_split_on_record(trained: Finished, tmp_path: Path) -> None:
+    first = conviction("evaluate", trained.json["run"], "--json").json
+    assert {"run", "split", "accuracy", "loss", "count", "openings"} <= set(first)
+    assert (first["split"], first["count"], first["openings"]) == ("test", 359, 1)
+    second = conviction("evaluate", "--json").json
+    assert second["openings"] == 2
+    assert (second["accuracy"], second["loss"]) == (first["accuracy"], first["loss"])
+    validation = conviction("evaluate", "--split", "validation", "--json").json
+    assert validation["openings"] == 2
+    assert validation["accuracy"] == trained.json["best"]["validation"]["accuracy"]
+    openings = Ledger.beside(tmp_path / "runs").openings()
+    assert [(opening.run, opening.count) for opening in openings] == [(trained.json["run"], 359)] * 2
+    shown = conviction("evaluate").out
+    assert "opening 3 of the test split by this run" in shown
+    assert "of 359)" in shown
+
+
+def test_openings_outlive_the_run_and_are_counted_across_runs(trained: Finished) -> None:
+    conviction("evaluate")
+    assert conviction("runs", "delete", trained.json["run"], "--yes", "--json").json == {"deleted": [trained.json["run"]]}
+    assert not Path(trained.json["path"]).exists()
+    assert conviction("runs", "--json").json == {"runs": []}
+    conviction("train", "digits", "--set", "fit.epochs=1")
+    again = conviction("evaluate", "--json").json
+    assert (again["openings"], again["test_set_openings"]) == (1, 2)
+    assert "2 of these test images by all runs" not in conviction("evaluate", "--split", "validation").out
+    assert "3 of these test images by all runs" in conviction("evaluate").out
+
+
+def test_runs_are_listed_sorted_and_compared(trained: Finished) -> None:
+    other = conviction("train", "digits", "--set", "fit.epochs=1", "--set", "network=perceptron", "--json").json
+    listed = conviction("runs", "--json").json["runs"]
+    assert [row["run"] for row in listed] == [other["run"], trained.json["run"]]
+    assert {"run", "recipe", "status", "best"} <= set(listed[0])
+    assert listed[1]["best"] == trained.json["best"]
+    by_best = conviction("runs", "--sort", "best", "--json").json["runs"]
+    accuracies = [row["best"]["validation"]["accuracy"] for row in by_best]
+    assert accuracies == sorted(accuracies, reverse=True)
+    compared = conviction("runs", "compare", trained.json["run"], other["run"], "--json").json
+    assert compared["settings"]["fit.epochs"] == [2, 1]
+    assert compared["settings"]["network.preset"] == ["digits", "perceptron"]
+    assert "optimizer.learning_rate" not in compared["settings"]
+    assert compared["results"]["best validation accuracy"][1] == other["best"]["validation"]["accuracy"]
+    assert "fit.epochs" in conviction("runs", "compare", trained.json["run"], other["run"]).out
+
+
+def test_ledger_is_rebuilt_from_the_folders(trained: Finished, tmp_path: Path) -> None:
+    conviction("evaluate")
+    before = conviction("runs", "--json").json
+    ledger = Ledger.beside(tmp_path / "runs")
+    ledger.forget_run(trained.json["run"])
+    assert conviction("runs", "--json").json == {"runs": []}
+    assert conviction("runs", "rebuild", "--json").json["runs"] == 1
+    assert conviction("runs", "--json").json == before
+    assert len(ledger.openings()) == 1
+    assert len(ledger.epochs(trained.json["run"])) == 3
+
+
+def test_show_lists_epochs_and_evaluations(trained: Finished) -> None:
+    conviction("evaluate")
+    shown = conviction("runs", "show", "--json").json
+    assert [record["epoch"] for record in shown["history"]] == [0, 1, 2]
+    assert [evaluation["split"] for evaluation in shown["evaluations"]] == ["test"]
+    assert "learning rate" in conviction("runs", "show").out
+
+
+def test_predict_names_what_is_in_pictures(tmp_path: Path) -> None:
+    write_class_folders(tmp_path / "photos", {"dark": 30, "light": 30}, (12, 12))
+    settings = ["data.image_size_px=12", "network=perceptron", "fit.epochs=8", f"data.path={tmp_path / 'photos'}"]
+    arguments = [part for setting in settings for part in ("--set", setting)]
+    assert conviction("train", "simplecnn-artists", *arguments).code == 0
+    Image.new("RGB", (40, 30), (20, 20, 20)).save(tmp_path / "night.png")
+    Image.new("L", (30, 40), 235).save(tmp_path / "day.jpg")
+    found = conviction("predict", "latest", tmp_path / "night.png", tmp_path / "day.jpg", "--json").json["predictions"]
+    assert [prediction["label"] for prediction in found] == ["dark", "light"]
+    assert sum(found[0]["probabilities"].values()) == pytest.approx(1)
+    assert "dark" in conviction("predict", "latest", tmp_path / "night.png").out
+
+
+def test_recipes_are_listed_and_shown_whole() -> None:
+    names = [recipe["name"] for recipe in conviction("recipes", "--json").json["recipes"]]
+    assert names == [
+        "alexnet-cifar10",
+        "convnet-bn-cifar10",
+        "convnet-cifar10",
+        "digits",
+        "lenet5-mnist",
+        "simplecnn-artists",
+    ]
+    shown = conviction("recipes", "show", "lenet5-mnist").out
+    assert "filters: 16" in shown
+    assert conviction("recipes", "show", "lenet5-mnist", "--json").json["fit"]["batch_size"] == 128
+
+
+def test_shown_recipe_is_itself_a_recipe(tmp_path: Path) -> None:
+    shown = conviction("recipes", "show", "convnet-bn-cifar10", "--set", "seed=7").out
+    (tmp_path / "mine.yaml").write_text(shown)
+    assert conviction("recipes", "show", tmp_path / "mine.yaml").out == shown
+
+
+def test_schema_accepts_every_built_in_recipe() -> None:
+    schema = conviction("recipes", "schema").json
+    assert schema["properties"]["optimizer"]["anyOf"][0]["enum"][0] == "sgd"
+    assert "alexnet-cifar10" in schema["properties"]["network"]["anyOf"][0]["enum"]
+    assert schema["additionalProperties"] is False
+
+
+def test_without_a_terminal_there_are_plain_lines_alone() -> None:
+    finished = conviction("train", "digits", "--set", "fit.epochs=1")
+    assert "\x1b" not in finished.err + finished.out
+    assert "\r" not in finished.err
+    assert "    1/1" in finished.err
+    assert "conviction evaluate" in finished.out
+
+
+def test_help_is_quick_to_load() -> None:
+    script = (
+        "import sys; from conviction.cli.main import app\n"
+        "try: app(['--help'])\n"
+        "except SystemExit: pass\n"
+        "heavy = {'torch', 'matplotlib', 'numpy', 'sqlalchemy', 'pydantic'} & set(sys.modules)\n"
+        "sys.exit(f'loaded: {heavy}' if heavy else 0)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "train" in done.stdout
+
+
+def test_import_of_the_package_loads_nothing_heavy() -> None:
+    script = "import sys, conviction; sys.exit(len({'torch', 'numpy', 'matplotlib'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
