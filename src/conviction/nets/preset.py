@@ -100,12 +100,16 @@ def network_names() -> list[str]:
 def expand_preset(value: object) -> object:
     """A preset's name, or a mapping with a `preset` key, written out; keys beside `preset` replace the preset's own.
 
+    A mapping without a `name` describes blocks.
+
     Raises: UnknownName.
     """
     if isinstance(value, str):
         value = {"name": value} if value in NETWORKS.names() else {"preset": value}
-    if not isinstance(value, Mapping) or value.get("preset") is None:
+    if not isinstance(value, Mapping):
         return value
+    if value.get("preset") is None:
+        return {"name": "blocks", **value}
     name = value["preset"]
     if not isinstance(name, str) or name not in PRESETS:
         raise UnknownName("network", str(name), network_names())

@@ -59,7 +59,7 @@ def test_every_picture_is_in_one_split_and_shares_hold_within_one_picture(
 
 
 @given(
-    counts=st.lists(st.integers(8, 40), min_size=1, max_size=6),
+    counts=st.lists(st.integers(9, 40), min_size=1, max_size=6),
     validation=st.integers(1, 4),
     test=st.integers(1, 4),
     seed=st.integers(0, 99),
