@@ -7,6 +7,7 @@ import shlex
 from pathlib import Path
 
 import pytest
+
 from command import conviction
 from pictures import write_class_folders, write_picture
 

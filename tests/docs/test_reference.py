@@ -74,7 +74,11 @@ def _meaning(about: dict[str, Any]) -> str:
 
 
 def choices_page() -> str:
-    lines = ["# Choices in a recipe", "", "Written from the registries; `conviction recipes schema` has it for editors."]
+    lines = [
+        "# Choices in a recipe",
+        "",
+        "Written from the registries; `conviction recipes schema` has it for editors.",
+    ]
     for key, registry in CHOICES.items():
         lines += ["", f"## `{key}`"]
         for entry in registry:

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+
 from pictures import write_class_folders, write_picture
 
 Arguments = list[object]
@@ -81,9 +82,7 @@ def two_classes(folder: Path) -> Path:
 
 command_case("Recipe", "unknown recipe", "unknown_name", ("digts", "Did you mean 'digits'?"), "train", "digts")
 command_case("Recipe", "recipe file that is not there", "config", ("Cannot read",), "train", "nowhere/mine.yaml")
-command_case(
-    "Recipe", "unknown key", "config", ("fit.epoch", "Did you mean 'epochs'?"), *digits_with("fit.epoch=3")
-)
+command_case("Recipe", "unknown key", "config", ("fit.epoch", "Did you mean 'epochs'?"), *digits_with("fit.epoch=3"))
 command_case(
     "Recipe",
     "unknown key inside a choice",
@@ -101,7 +100,11 @@ command_case(
     *digits_with("fit.epochs=0", "seed=-1"),
 )
 command_case(
-    "Recipe", "unknown network", "unknown_name", ("alexnt", "Did you mean 'alexnet-cifar10'?"), *digits_with("network=alexnt")
+    "Recipe",
+    "unknown network",
+    "unknown_name",
+    ("alexnt", "Did you mean 'alexnet-cifar10'?"),
+    *digits_with("network=alexnt"),
 )
 command_case(
     "Recipe", "unknown optimiser", "config", ("optimizer", "sdg", "Did you mean 'sgd'?"), *digits_with("optimizer=sdg")
@@ -117,11 +120,13 @@ command_case(
     *digits_with("augment=[horizontal_flp]"),
 )
 command_case("Recipe", "unknown data source", "config", ("data", "Did you mean 'mnist'?"), *digits_with("data=mnst"))
+command_case("Recipe", "override without a value", "config", ("KEY=VALUE", "fit.epochs"), *digits_with("fit.epochs"))
 command_case(
-    "Recipe", "override without a value", "config", ("KEY=VALUE", "fit.epochs"), *digits_with("fit.epochs")
-)
-command_case(
-    "Recipe", "override through a number", "config", ("fit.epochs.x", "a number"), *digits_with("fit.epochs=3", "fit.epochs.x=1")
+    "Recipe",
+    "override through a number",
+    "config",
+    ("fit.epochs.x", "a number"),
+    *digits_with("fit.epochs=3", "fit.epochs.x=1"),
 )
 command_case(
     "Recipe",
@@ -478,7 +483,18 @@ command_case(
     *digits_with("network={preset: perceptron, dense: [{units: 1000000}, {units: 1000000}]}"),
 )
 command_case(
-    "Training", "GPU that is not there", "config", ("fit.device: cuda", "Use `auto` or `cpu`"), *digits_with("fit.device=cuda")
+    "Training",
+    "batch normalisation of a single value",
+    "config",
+    ("fit.batch_size >= 2",),
+    *digits_with("network={preset: perceptron, dense: [{units: 4, normalization: batch}]}", "fit.batch_size=1"),
+)
+command_case(
+    "Training",
+    "GPU that is not there",
+    "config",
+    ("fit.device: cuda", "Use `auto` or `cpu`"),
+    *digits_with("fit.device=cuda"),
 )
 
 
@@ -519,10 +535,10 @@ def _home_is_a_file(folder: Path) -> Arguments:
 
 # Ledger and usage ---------------------------------------------------------------------------------------------------
 
+command_case("Ledger", "address that is none", "ledger", ("is no ledger address",), "runs", "--ledger", "my ledger")
 command_case(
-    "Ledger", "address that is none", "ledger", ("is no ledger address",), "runs", "--ledger", "my ledger"
+    "Ledger", "unknown database", "ledger", ("none of the ledger's drivers",), "runs", "--ledger", "mysql://x/y"
 )
-command_case("Ledger", "unknown database", "ledger", ("none of the ledger's drivers",), "runs", "--ledger", "mysql://x/y")
 command_case(
     "Ledger",
     "server that does not answer",

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from bad_input import CASES, Case
+
 from command import conviction
 
 REFERENCE = Path(__file__).parents[2] / "docs" / "reference" / "errors.md"

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 import yaml
-from command import Finished, conviction
 from PIL import Image
-from pictures import write_class_folders
 
+from command import Finished, conviction
 from conviction.core.ledger import Ledger
 from conviction.core.run_folder import RunFolder
+from pictures import write_class_folders
 
 SCORE = {"accuracy", "loss", "count"}
 
@@ -91,7 +91,9 @@ def test_evaluate_opens_the_test_split_on_record(trained: Finished, tmp_path: Pa
 
 def test_openings_outlive_the_run_and_are_counted_across_runs(trained: Finished) -> None:
     conviction("evaluate")
-    assert conviction("runs", "delete", trained.json["run"], "--yes", "--json").json == {"deleted": [trained.json["run"]]}
+    assert conviction("runs", "delete", trained.json["run"], "--yes", "--json").json == {
+        "deleted": [trained.json["run"]]
+    }
     assert not Path(trained.json["path"]).exists()
     assert conviction("runs", "--json").json == {"runs": []}
     conviction("train", "digits", "--set", "fit.epochs=1")

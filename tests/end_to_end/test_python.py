@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from pictures import write_class_folders
 
 import conviction
 from conviction.core.errors import TrainingDiverged
@@ -17,6 +16,7 @@ from conviction.data.pack import load_pack
 from conviction.data.split import divide
 from conviction.fit.watcher import Watcher
 from conviction.run.recipe import load_recipe
+from pictures import write_class_folders
 
 
 def test_train_returns_a_run(tmp_path: Path) -> None:

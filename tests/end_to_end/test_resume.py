@@ -9,8 +9,8 @@ import time
 from pathlib import Path
 
 import pytest
-from command import conviction, start
 
+from command import conviction, start
 from conviction import Run, train
 from conviction.core.ledger import Ledger
 from conviction.core.run_folder import RunFolder, list_run_folders

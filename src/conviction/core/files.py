@@ -118,8 +118,10 @@ def is_locked(path: Path) -> bool:
 
 def remove_leftovers(folder: Path) -> None:
     """Delete the temporary files that a killed process left in `folder`."""
-    for leftover in folder.glob(f"{TEMPORARY_PREFIX}*"):
-        leftover.unlink(missing_ok=True)
+    # The second pattern is safetensors' own: it too writes beside its target first.
+    for pattern in (f"{TEMPORARY_PREFIX}*", ".tmp*"):
+        for leftover in folder.glob(pattern):
+            leftover.unlink(missing_ok=True)
 
 
 def _write_text(path: Path, text: str) -> None:

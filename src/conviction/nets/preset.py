@@ -108,6 +108,8 @@ def expand_preset(value: object) -> object:
         value = {"name": value} if value in NETWORKS.names() else {"preset": value}
     if not isinstance(value, Mapping):
         return value
+    if isinstance(value.get("name"), str) and value["name"] in PRESETS:
+        value = {**value, "name": "blocks", "preset": value["name"]}
     if value.get("preset") is None:
         return {"name": "blocks", **value}
     name = value["preset"]

@@ -7,10 +7,9 @@ else in the folder can be written again from it.
 from __future__ import annotations
 
 import dataclasses
-import math
 import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -22,7 +21,7 @@ from torch import nn
 from conviction.augment import build_augmentations
 from conviction.core import rng
 from conviction.core.environment import check_torch_and_torchvision, describe_environment
-from conviction.core.errors import ConvictionError, LedgerError, OutOfMemory, RunError, TrainingDiverged
+from conviction.core.errors import ConvictionError, LedgerError, RunError, TrainingDiverged
 from conviction.core.files import read_json, write_json, write_text
 from conviction.core.ledger import Ledger
 from conviction.core.records import EpochRecord, RunSummary, Status, Timing, from_json, to_json
@@ -43,6 +42,7 @@ from conviction.fit.watcher import Watcher
 from conviction.nets import build_network
 from conviction.nets.block import first_layer_filters, num_parameters, to_channels_last
 from conviction.report.figure import draw_curves, draw_filters, draw_learning_rate
+from conviction.run.faults import memory_fault, training_faults
 from conviction.run.model import write_model
 from conviction.run.prepared import Machine, Prepared, prepare
 from conviction.run.recipe import Recipe, load_recipe
@@ -71,7 +71,7 @@ def train(
     resolved = load_recipe(recipe, overrides)
     machine = Machine.for_recipe(resolved)
     home = home or runs_home()
-    with _memory_faults(resolved):
+    with training_faults(resolved):
         prepared = prepare(resolved, machine, watcher.packing)
         trainer = _build_trainer(prepared)
         folder = create_run_folder(home, resolved.name)
@@ -102,7 +102,7 @@ def resume(
     watcher = watcher or Watcher()
     folder = find_run_folder(str(reference), home or runs_home())
     recipe = load_recipe(folder.recipe)
-    with folder.held(), _memory_faults(recipe):
+    with folder.held(), training_faults(recipe):
         summary = folder.read_summary()
         if summary.status in ("finished", "stopped_early"):
             watcher.note(f"The run {folder.id} is complete: there is nothing to resume.")
@@ -183,7 +183,7 @@ class _Training:
             raise
         except BaseException as error:
             with suppress(ConvictionError, OSError):
-                self._set_status("failed", str(_memory_fault(error, self._recipe) or error))
+                self._set_status("failed", str(memory_fault(error, self._recipe) or error))
             raise
         self._end(status, "")
 
@@ -345,31 +345,3 @@ def _refuse_changed_data(folder: RunFolder, summary: RunSummary, prepared: Prepa
             f"The pictures of {summary.data.path} changed since {folder.id} began: going on would mix training with "
             "test pictures. Bring the former ones back, or train anew."
         )
-
-
-@contextmanager
-def _memory_faults(recipe: Recipe) -> Iterator[None]:
-    try:
-        yield
-    except ConvictionError:
-        raise
-    except (RuntimeError, MemoryError) as error:
-        fault = _memory_fault(error, recipe)
-        if fault is None:
-            raise
-        raise fault from error
-
-
-def _memory_fault(error: BaseException, recipe: Recipe) -> OutOfMemory | None:
-    """What to say where the machine's memory is used up; None where `error` is something else."""
-    text = str(error)
-    is_memory = isinstance(error, MemoryError | torch.OutOfMemoryError) or any(
-        sign in text for sign in ("can't allocate memory", "not enough memory", "out of memory", "bad_alloc")
-    )
-    if not is_memory:
-        return None
-    half = math.ceil(recipe.fit.batch_size / 2)
-    return OutOfMemory(
-        f"The memory is used up. Lower fit.batch_size (now {recipe.fit.batch_size}; try --set fit.batch_size={half}), "
-        "data.image_size_px, or the network's filters."
-    )

@@ -39,9 +39,18 @@ def test_a_familys_name_is_the_family_with_its_defaults() -> None:
     assert expand_preset("blocks") == {"name": "blocks"}
 
 
-@pytest.mark.parametrize("value", [{"name": "blocks"}, {"blocks": []}, {"preset": None, "dense": []}, 5, None, [1]])
+@pytest.mark.parametrize("value", [{"name": "blocks"}, 5, None, [1]])
 def test_what_names_no_preset_is_left_alone(value: object) -> None:
     assert expand_preset(value) == value
+
+
+def test_a_mapping_without_a_name_describes_blocks() -> None:
+    assert expand_preset({"blocks": []}) == {"name": "blocks", "blocks": []}
+    assert expand_preset({"preset": None, "dense": []}) == {"name": "blocks", "preset": None, "dense": []}
+
+
+def test_a_presets_name_may_stand_under_name_too() -> None:
+    assert expand_preset({"name": "lenet5", "dense": []}) == expand_preset({"preset": "lenet5", "dense": []})
 
 
 @pytest.mark.parametrize("value", ["lenet", {"preset": "lenet"}])
