@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from jaxtyping import install_import_hook
 
+pytest_plugins = ["postgresql_server"]
+
 # Tests run side by side: two threads each on two cores would wait for one another most of the time.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 

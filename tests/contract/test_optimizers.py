@@ -42,6 +42,11 @@ BESIDE: dict[str, tuple[dict[str, Any], Callable[..., Optimizer], dict[str, Any]
         {"alpha": 0.9, "eps": 1e-3, "momentum": 0.6, "centered": True, "foreach": False},
     ),
     "adagrad": ({"epsilon": 1e-3}, torch.optim.Adagrad, {"eps": 1e-3, "foreach": False}),
+    "adafactor": (
+        {"beta2_decay": -0.7, "epsilon": 1e-2, "clip_threshold": 2.0},
+        torch.optim.Adafactor,
+        {"beta2_decay": -0.7, "eps": (None, 1e-2), "d": 2.0, "foreach": False},
+    ),
     "adadelta": ({"rho": 0.8, "epsilon": 1e-3}, torch.optim.Adadelta, {"rho": 0.8, "eps": 1e-3, "foreach": False}),
 }
 # No bias before the normalisation: its gradient is rounding noise, which Adam would blow up to whole steps.

@@ -132,6 +132,31 @@ def test_ledger_is_rebuilt_from_the_folders(trained: Finished, tmp_path: Path) -
     assert len(ledger.epochs(trained.json["run"])) == 3
 
 
+def test_ledger_may_be_postgresql(postgresql_url: str, tmp_path: Path) -> None:
+    trained = conviction("train", "digits", "--set", "fit.epochs=1", "--ledger", postgresql_url, "--json").json
+    assert conviction("evaluate", "--ledger", postgresql_url, "--json").json["openings"] == 1
+    assert not (tmp_path / "runs" / "ledger.db").exists()
+    listed = conviction("runs", "--ledger", postgresql_url, "--json").json["runs"]
+    assert [row["run"] for row in listed] == [trained["run"]]
+    assert conviction("runs", "rebuild", "--ledger", postgresql_url, "--json").json["runs"] == 1
+    conviction("runs", "delete", trained["run"], "--yes", "--ledger", postgresql_url)
+    assert conviction("runs", "--ledger", postgresql_url, "--json").json == {"runs": []}
+    assert len(Ledger(postgresql_url).openings()) == 1
+
+
+def test_skipped_pictures_are_named_in_the_run(tmp_path: Path) -> None:
+    write_class_folders(tmp_path / "photos", {"cat": 12, "dog": 12}, (60, 60))
+    (tmp_path / "photos" / "cat" / "bad.png").write_text("no picture")
+    finished = conviction(
+        *("train", "simplecnn-artists", "--set", "fit.epochs=1", "--set", f"data.path={tmp_path / 'photos'}"),
+        *("--set", "data.unreadable=skip", "--json"),
+    )
+    assert finished.code == 0, finished.err
+    assert finished.json["notes"] == ["1 unreadable picture was left out; skipped.txt names it."]
+    named = (Path(finished.json["path"]) / "skipped.txt").read_text()
+    assert named.startswith("cat/bad.png is no picture of a known kind")
+
+
 def test_show_lists_epochs_and_evaluations(trained: Finished) -> None:
     conviction("evaluate")
     shown = conviction("runs", "show", "--json").json

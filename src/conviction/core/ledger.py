@@ -6,6 +6,8 @@ Runs and epochs can be rebuilt from the run folders. Openings cannot, so nothing
 from __future__ import annotations
 
 import re
+import sqlite3
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,6 +23,7 @@ from conviction.core.records import EpochRecord, RunSummary
 
 SCHEMA_VERSION = 1
 WAIT_FOR_LOCK_S = 30
+WAL_PAUSE_S = 0.02
 _DRIVERS = ("sqlite", "sqlite+pysqlite", "postgresql", "postgresql+psycopg")
 _ADDRESSES = "Use sqlite:///PATH or postgresql+psycopg://USER@HOST/DATABASE."
 
@@ -313,6 +316,19 @@ def _epoch_rows(run: str, history: Iterable[EpochRecord]) -> list[dict[str, Any]
 def _prepare_sqlite(connection: Any, _record: Any) -> None:
     connection.isolation_level = None
     cursor = connection.cursor()
-    cursor.execute("PRAGMA journal_mode=WAL")
+    _switch_to_wal(cursor)
     cursor.execute("PRAGMA synchronous=FULL")
     cursor.close()
+
+
+def _switch_to_wal(cursor: Any) -> None:
+    """Turn on the write-ahead log. SQLite does not wait for other processes here, so that we do."""
+    deadline = time.monotonic() + WAIT_FOR_LOCK_S
+    while True:
+        try:
+            cursor.execute("PRAGMA journal_mode=WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error) or time.monotonic() > deadline:
+                raise
+            time.sleep(WAL_PAUSE_S)

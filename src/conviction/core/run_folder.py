@@ -10,6 +10,7 @@ best.safetensors         weights of the best epoch
 last.safetensors         weights of the last epoch
 checkpoint.safetensors   all that resuming needs
 filters.safetensors      the first layer's weights before and after
+skipped.txt              pictures that were left out, where data.unreadable says so
 evaluations.jsonl        what `conviction evaluate` found
 figures/                 curves, learning rate, filters
 """
@@ -68,6 +69,7 @@ class RunFolder:
     model = property(lambda self: self.path / "model.json")
     checkpoint = property(lambda self: self.path / "checkpoint.safetensors")
     filters = property(lambda self: self.path / "filters.safetensors")
+    skipped = property(lambda self: self.path / "skipped.txt")
     evaluations_file = property(lambda self: self.path / "evaluations.jsonl")
     figures = property(lambda self: self.path / "figures")
 

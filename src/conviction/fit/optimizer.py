@@ -1,6 +1,7 @@
 """The optimisers of torch.optim that make sense for training a classifier in mini-batches.
 
-Left out: LBFGS and Rprop (full batches), SparseAdam (sparse gradients).
+Left out: LBFGS and Rprop (full batches), SparseAdam (sparse gradients), ASGD (its averaged weights are not those that
+torch leaves in the network), Muon (matrices alone, so that it needs a second optimiser beside it).
 """
 
 from __future__ import annotations
@@ -117,6 +118,16 @@ class AdadeltaConfig(OptimizerConfig):
     epsilon: Epsilon = 1e-6
 
 
+class AdafactorConfig(OptimizerConfig):
+    """Adam with the second moments of a matrix kept as row and column sums; steps relative to the weights' size."""
+
+    name: Literal["adafactor"] = "adafactor"
+    learning_rate: Rate = 0.01
+    beta2_decay: float = Field(-0.8, ge=-1, lt=0)
+    epsilon: Epsilon = Field(1e-3, description="The least size of a weight that a step is relative to")
+    clip_threshold: float = Field(1.0, ge=1, description="Most root mean square of a step")
+
+
 OPTIMIZERS: Registry[Callable[[Any, list[dict[str, Any]]], Optimizer]] = Registry("optimizer")
 
 
@@ -220,3 +231,19 @@ def _adagrad(config: AdagradConfig, groups: list[dict[str, Any]]) -> Optimizer:
 )
 def _adadelta(config: AdadeltaConfig, groups: list[dict[str, Any]]) -> Optimizer:
     return torch.optim.Adadelta(groups, **_shared(config), rho=config.rho, eps=config.epsilon)
+
+
+@OPTIMIZERS.register(
+    "adafactor",
+    AdafactorConfig,
+    "Adam with factored second moments, which need little memory",
+    reference="N. Shazeer, M. Stern, Adafactor, 2018",
+)
+def _adafactor(config: AdafactorConfig, groups: list[dict[str, Any]]) -> Optimizer:
+    return torch.optim.Adafactor(
+        groups,
+        **_shared(config),
+        beta2_decay=config.beta2_decay,
+        eps=(None, config.epsilon),
+        d=config.clip_threshold,
+    )

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
 
 from conviction.core.device import choose_device, choose_precision, num_threads
+from conviction.core.errors import RunError
+from conviction.core.files import read_json
 from conviction.core.records import DataRecord
+from conviction.core.run_folder import RunFolder
 from conviction.data.pack import Pack, Progress, load_pack
 from conviction.data.split import Splits, divide
 from conviction.data.standardize import Standardization, fit_standardization
 from conviction.data.stream import Augment, Stream
-from conviction.run.recipe import Recipe
+from conviction.run.recipe import Recipe, load_recipe
 
 # Predicting keeps no gradients, so that larger batches cost little memory.
 LEAST_PREDICTION_BATCH = 256
@@ -30,11 +33,29 @@ class Machine:
     threads: int
 
     @classmethod
+    def recorded(cls, folder: RunFolder, recipe: Recipe) -> Machine:
+        """What the run began with, so that it computes the same bits. Raises: RunError, ConfigError."""
+        return cls.for_recipe(load_recipe(recipe, _recorded(folder, "device", "precision", "threads")))
+
+    @classmethod
+    def for_evaluation(cls, folder: RunFolder, recipe: Recipe) -> Machine:
+        """The run's precision, on whatever device there is. Raises: RunError."""
+        return cls.for_recipe(load_recipe(recipe, {"fit.device": "auto", **_recorded(folder, "precision")}))
+
+    @classmethod
     def for_recipe(cls, recipe: Recipe) -> Machine:
         """What `fit.device`, `fit.precision` and `fit.threads` mean here. Raises: ConfigError."""
         device = choose_device(recipe.fit.device)
         precision = choose_precision(recipe.fit.precision, device)
         return cls(device, precision, recipe.fit.threads or num_threads())
+
+
+def _recorded(folder: RunFolder, *keys: str) -> dict[str, Any]:
+    recorded = read_json(folder.environment)
+    try:
+        return {f"fit.{key}": recorded[key] for key in keys}
+    except (KeyError, TypeError) as error:
+        raise RunError(f"{folder.environment} is damaged: {error}.") from error
 
 
 @dataclass(frozen=True)
@@ -72,7 +93,7 @@ class Prepared:
         channels, height, width = self.input_shape
         notes = self.pack.notes
         if self.pack.skipped:
-            notes = (*notes, f"{len(self.pack.skipped)} unreadable pictures were left out, as data.unreadable says.")
+            notes = (*notes, _describe_skipped(len(self.pack.skipped)))
         return DataRecord(
             source=self.recipe.data.name,
             path=self.pack.shown_path,
@@ -88,6 +109,12 @@ class Prepared:
             num_skipped=len(self.pack.skipped),
             notes=notes,
         )
+
+
+def _describe_skipped(count: int) -> str:
+    if count == 1:
+        return "1 unreadable picture was left out; skipped.txt names it."
+    return f"{count:,} unreadable pictures were left out; skipped.txt names them."
 
 
 def prepare(

@@ -97,7 +97,9 @@ class Run:
         name = _split_named(split)
         summary = self.summary
         model = self.model(weights)
-        prepared = prepare(self.recipe, Machine.for_recipe(self.recipe), standardization=model.standardization)
+        prepared = prepare(
+            self.recipe, Machine.for_evaluation(self.folder, self.recipe), standardization=model.standardization
+        )
         record = prepared.data_record()
         if (record.digest, record.split_digest) != (summary.data.digest, summary.data.split_digest):
             raise RunError(

@@ -22,7 +22,7 @@ from conviction.augment import build_augmentations
 from conviction.core import rng
 from conviction.core.environment import check_torch_and_torchvision, describe_environment
 from conviction.core.errors import ConvictionError, LedgerError, RunError, TrainingDiverged
-from conviction.core.files import read_json, write_json, write_text
+from conviction.core.files import write_json, write_text
 from conviction.core.ledger import Ledger
 from conviction.core.records import EpochRecord, RunSummary, Status, Timing, from_json, to_json
 from conviction.core.run_folder import RunFolder, create_run_folder, find_run_folder, runs_home
@@ -107,7 +107,7 @@ def resume(
         if summary.status in ("finished", "stopped_early"):
             watcher.note(f"The run {folder.id} is complete: there is nothing to resume.")
             return Run(folder, ledger_url)
-        machine = _recorded_machine(folder, recipe)
+        machine = Machine.recorded(folder, recipe)
         prepared = prepare(recipe, machine, watcher.packing)
         _refuse_changed_data(folder, summary, prepared)
         trainer = _build_trainer(prepared)
@@ -240,6 +240,7 @@ class _Training:
         if self._history:
             self._draw()
         self._set_status(status, message)
+        self._ledger_works = True
         self._tell_ledger(self._history)
 
     def _draw(self) -> None:
@@ -260,13 +261,14 @@ class _Training:
         self._folder.write_summary(self._summary)
 
     def _tell_ledger(self, records: list[EpochRecord]) -> None:
-        """The ledger is an index: where it fails in the middle of a training, the training goes on."""
+        """The ledger is an index: where it fails in the middle of a training, the training goes on without it."""
+        if not self._ledger_works:
+            return
         try:
             self._ledger.record_run(self._summary, self._folder.path)
             self._ledger.record_epochs(self._folder.id, records)
         except LedgerError as error:
-            if self._ledger_works:
-                self._watcher.note(f"{error} The training goes on; `conviction runs rebuild` mends the index.")
+            self._watcher.note(f"{error} The training goes on; `conviction runs rebuild` mends the index.")
             self._ledger_works = False
 
     def _num_epochs_done(self) -> int:
@@ -323,19 +325,11 @@ def _write_beginnings(folder: RunFolder, prepared: Prepared, network: nn.Module,
     write_text(folder.recipe, prepared.recipe.to_yaml())
     write_json(folder.environment, describe_environment(machine.threads, machine.device.type, machine.precision))
     write_model(folder, prepared)
+    if prepared.pack.skipped:
+        write_text(folder.skipped, "".join(f"{line}\n" for line in prepared.pack.skipped))
     before = first_layer_filters(network, prepared.input_shape)
     save_tensors(folder.filters, {} if before is None else {"before": before}, {"epoch": 0})
     folder.write_summary(summary)
-
-
-def _recorded_machine(folder: RunFolder, recipe: Recipe) -> Machine:
-    """The precision and the number of threads that the run began with, so that it computes the same bits."""
-    recorded = read_json(folder.environment)
-    try:
-        fixed = {f"fit.{key}": recorded[key] for key in ("device", "precision", "threads")}
-    except (KeyError, TypeError) as error:
-        raise RunError(f"{folder.environment} is damaged: {error}.") from error
-    return Machine.for_recipe(load_recipe(recipe, fixed))
 
 
 def _refuse_changed_data(folder: RunFolder, summary: RunSummary, prepared: Prepared) -> None:
