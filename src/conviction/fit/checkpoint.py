@@ -21,6 +21,7 @@ from torch.optim import Optimizer
 
 from conviction.core.errors import RunError
 from conviction.core.files import write_atomically
+from conviction.fit.plain_optimizer import restore_state, state_of
 
 # safetensors writes its metadata in no fixed order: with one key alone, equal content gives equal bytes.
 _ABOUT, _NETWORK, _OPTIMIZER = "conviction", "network.", "optimizer."
@@ -87,7 +88,7 @@ def load_weights(path: Path, network: nn.Module) -> dict[str, Any]:
 
 def save_checkpoint(path: Path, network: nn.Module, optimizer: Optimizer, progress: dict[str, Any]) -> None:
     """Write all that resuming needs into one file. Raises: StorageError."""
-    state = optimizer.state_dict()
+    state = state_of(optimizer)
     tensors = {_NETWORK + name: tensor for name, tensor in network.state_dict().items()}
     scalars: dict[str, dict[str, Any]] = {}
     for index, values in state["state"].items():
@@ -119,7 +120,7 @@ def load_checkpoint(path: Path, network: nn.Module, optimizer: Optimizer) -> dic
         for index, values in about["scalars"].items():
             state.setdefault(int(index), {}).update(values)
         groups = [{**group, **_tuples(group)} for group in about["groups"]]
-        optimizer.load_state_dict({"state": state, "param_groups": groups})
+        restore_state(optimizer, {"state": state, "param_groups": groups})
         _restore_layout(optimizer)
         progress: dict[str, Any] = about["progress"]
     except (ValueError, KeyError, TypeError, AttributeError) as error:

@@ -17,6 +17,7 @@ from conviction.core.errors import TrainingDiverged
 from conviction.core.records import EpochRecord, Score, Timing
 from conviction.data.stream import Batch, Stream
 from conviction.fit.loss import Loss
+from conviction.fit.plain_optimizer import step
 from conviction.fit.schedule import Schedule
 from conviction.metrics.accuracy import score
 from conviction.predict import autocast, predict
@@ -95,14 +96,14 @@ class Trainer:
         return Score(int(correct) / count, weighted.item() / count, count)
 
     def _step(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        self.optimizer.zero_grad(set_to_none=True)
+        self.network.zero_grad(set_to_none=True)
         with autocast(self.train.device, self.precision):
             logits = self.network(batch.images)
         loss = self.loss(logits.float(), batch.labels)
         loss.backward()  # type: ignore[no-untyped-call]
         if self.gradient_clip_norm is not None:
             nn.utils.clip_grad_norm_(self.network.parameters(), self.gradient_clip_norm)
-        self.optimizer.step()
+        step(self.optimizer)
         return loss.detach(), logits.detach()
 
     def _validate(self, epoch: int) -> Score:

@@ -16,6 +16,7 @@ from torch.optim import Optimizer
 
 from conviction.core.config import Config
 from conviction.core.registry import Registry
+from conviction.fit.plain_optimizer import plain_construction
 
 Rate = Annotated[float, Field(gt=0)]
 Decay = Annotated[float, Field(ge=0, lt=1)]
@@ -135,12 +136,17 @@ def build_optimizer(config: OptimizerConfig, network: nn.Module) -> Optimizer:
     """The optimiser over the network's trainable weights, in two groups where decay spares some of them."""
     trainable = [parameter for parameter in network.parameters() if parameter.requires_grad]
     if config.decay_biases_and_norms or config.weight_decay == 0:
-        return OPTIMIZERS[config.name].build(config, [{"params": trainable}])
+        return _built(config, [{"params": trainable}])
     # Biases and the weights of normalisations are the vectors; kernels and matrices have more dimensions.
     decayed = [parameter for parameter in trainable if parameter.ndim > 1]
     spared = [parameter for parameter in trainable if parameter.ndim <= 1]
     groups: list[dict[str, Any]] = [{"params": decayed}, {"params": spared, "weight_decay": 0.0}]
-    return OPTIMIZERS[config.name].build(config, groups)
+    return _built(config, groups)
+
+
+def _built(config: OptimizerConfig, groups: list[dict[str, Any]]) -> Optimizer:
+    with plain_construction():
+        return OPTIMIZERS[config.name].build(config, groups)
 
 
 def _betas(config: _BetasConfig) -> dict[str, Any]:
