@@ -418,6 +418,14 @@ def _damaged_summary(folder: Path) -> Arguments:
     return ["runs", "show", path]
 
 
+@case("Run", "damaged model.json", "run", "model.json is damaged", "preprocessing.color", "'rgb' or 'grey'")
+def _damaged_model(folder: Path) -> Arguments:
+    path = trained(folder)
+    (path / "model.json").write_text((path / "model.json").read_text().replace('"grey"', '"gray"'))
+    write_picture(folder / "1.png")
+    return ["predict", path, folder / "1.png"]
+
+
 @case("Run", "run of a newer version", "newer_format", "format 99", "update Conviction")
 def _newer_run(folder: Path) -> Arguments:
     path = trained(folder)

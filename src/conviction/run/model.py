@@ -5,26 +5,58 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
 from PIL import Image
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from conviction.core import rng
-from conviction.core.config import parse
-from conviction.core.errors import ConfigError, DataError, RunError
+from conviction.core.config import Config, parse
+from conviction.core.errors import ConfigError, DataError, NewerFormat, RunError
 from conviction.core.files import read_json, write_json
+from conviction.core.registry import OneOf
 from conviction.core.run_folder import RunFolder
 from conviction.data.decode import DecodeSettings, UnreadablePicture, as_array, decode
-from conviction.data.standardize import Standardization
+from conviction.data.source.base import MOST_PIXELS
+from conviction.data.standardize import Deviation, Standardization
 from conviction.fit.checkpoint import load_weights
-from conviction.nets import build_network
+from conviction.nets import NETWORKS, NetworkConfig, build_network
 from conviction.run.prepared import Prepared
-from conviction.run.recipe import Recipe
 
+MODEL_FORMAT = 1
+Side = Annotated[int, Field(ge=1, le=65536)]
 Picture = str | Path | Image.Image | np.ndarray | Tensor
+
+
+class Preprocessing(Config):
+    """How a picture becomes what the network was trained on."""
+
+    color: Literal["rgb", "grey"]
+    resize: Literal["crop", "squash"]
+    max_image_pixels: int = Field(ge=1, le=MOST_PIXELS)
+    mean: tuple[float, ...]
+    deviation: tuple[Deviation, ...]
+
+
+class ModelDescription(Config):
+    """`model.json`."""
+
+    format: int = MODEL_FORMAT
+    network: Annotated[NetworkConfig, OneOf(NETWORKS)]
+    input_shape: tuple[Side, Side, Side]
+    classes: tuple[str, ...] = Field(min_length=2)
+    preprocessing: Preprocessing
+
+    @model_validator(mode="after")
+    def _channels_agree(self) -> ModelDescription:
+        seen, channels = self.preprocessing, self.input_shape[0]
+        expected = 3 if seen.color == "rgb" else 1
+        if not channels == expected == len(seen.mean) == len(seen.deviation):
+            raise ValueError(f"the number of channels must be {expected} throughout, but got {channels=}.")
+        return self
 
 
 @dataclass(frozen=True)
@@ -103,46 +135,54 @@ def _read_file(path: Path) -> bytes:
 
 def write_model(folder: RunFolder, prepared: Prepared) -> None:
     """Write `model.json`: what turns the weights' files into a classifier. Raises: StorageError."""
-    recipe = prepared.recipe
-    write_json(
-        folder.model,
-        {
-            "format": 1,
-            "network": recipe.settings()["network"],
-            "input_shape": prepared.input_shape,
-            "classes": prepared.pack.classes,
-            "preprocessing": {
-                "color": recipe.data.color,
-                "resize": recipe.data.resize,
-                "max_image_pixels": recipe.data.max_image_pixels,
-                "mean": prepared.standardization.mean,
-                "deviation": prepared.standardization.deviation,
-            },
-        },
+    data, fitted = prepared.recipe.data, prepared.standardization
+    description = ModelDescription(
+        network=prepared.recipe.network,
+        input_shape=prepared.input_shape,
+        classes=prepared.pack.classes,
+        preprocessing=Preprocessing(
+            color=data.color,
+            resize=data.resize,
+            max_image_pixels=data.max_image_pixels,
+            mean=fitted.mean,
+            deviation=fitted.deviation,
+        ),
     )
+    write_json(folder.model, description.model_dump(mode="json"))
 
 
 def load_model(folder: RunFolder, weights: str = "best") -> Model:
     """The saved network of a run; `weights` is `best` or `last`.
 
-    Raises: RunError where a file is missing or damaged.
+    Raises: RunError where a file is missing or damaged, NewerFormat where a later version wrote it.
     """
-    about = read_json(folder.model)
-    try:
-        settings = {"name": "model", "network": about["network"]}
-        network_config = parse(Recipe, settings, str(folder.model)).network
-        channels, height, width = about["input_shape"]
-        preprocessing: dict[str, Any] = about["preprocessing"]
-        standardization = Standardization(tuple(preprocessing["mean"]), tuple(preprocessing["deviation"]))
-        decode_settings = DecodeSettings(
-            preprocessing["color"], (height, width), preprocessing["resize"], preprocessing["max_image_pixels"]
-        )
-        classes = tuple(about["classes"])
-    except (KeyError, TypeError, ValueError, ConfigError) as error:
-        raise RunError(f"{folder.model} is damaged: {error}.") from error
+    description = _read_description(folder)
+    seen = description.preprocessing
+    _, height, width = description.input_shape
     with rng.torch_default(0, "model"):
-        network = build_network(network_config, (channels, height, width), len(classes))
+        network = build_network(description.network, description.input_shape, len(description.classes))
     saved = load_weights(folder.weights(weights), network)
     return Model(
-        network.eval(), classes, (channels, height, width), decode_settings, standardization, saved.get("epoch", 0)
+        network.eval(),
+        description.classes,
+        description.input_shape,
+        DecodeSettings(seen.color, (height, width), seen.resize, seen.max_image_pixels),
+        Standardization(seen.mean, seen.deviation),
+        saved.get("epoch", 0),
     )
+
+
+def _read_description(folder: RunFolder) -> ModelDescription:
+    about = read_json(folder.model)
+    if not isinstance(about, dict):
+        raise RunError(f"{folder.model} is damaged: it holds no mapping.")
+    found = about.get("format")
+    if isinstance(found, int) and found > MODEL_FORMAT:
+        raise NewerFormat(
+            f"{folder.model} has format {found}, and this version of Conviction reads up to {MODEL_FORMAT}: "
+            "update Conviction."
+        )
+    try:
+        return parse(ModelDescription, about, str(folder.model))
+    except ConfigError as error:
+        raise RunError(f"{folder.model} is damaged: {error}") from error
