@@ -81,7 +81,8 @@ def _interrupt(signum: int, frame: Any) -> NoReturn:
 def _usage_message(error: Any) -> str:
     context = getattr(error, "ctx", None)
     hint = f" See: {context.command_path} --help" if context else ""
-    return f"{error.format_message().rstrip('.')}.{hint}"
+    message = error.format_message()
+    return f"{message if message.endswith(('.', '?')) else message + '.'}{hint}"
 
 
 def _fail(kind: str, message: str, as_json: bool, code: int) -> int:
