@@ -157,6 +157,42 @@ def test_skipped_pictures_are_named_in_the_run(tmp_path: Path) -> None:
     assert named.startswith("cat/bad.png is no picture of a known kind")
 
 
+def test_part_of_a_stage_that_the_recipe_leaves_out_can_be_replaced() -> None:
+    shown = conviction("recipes", "show", "digits", "--set", "loss.label_smoothing=0.1", "--json").json
+    assert shown["loss"] == {"name": "cross_entropy", "label_smoothing": 0.1}
+    shown = conviction("recipes", "show", "alexnet-cifar10", "--set", "schedule.warmup_epochs=1", "--json").json
+    assert (shown["schedule"]["name"], shown["schedule"]["warmup_epochs"]) == ("constant", 1)
+
+
+def test_override_cannot_claim_a_newer_format() -> None:
+    assert conviction("train", "digits", "--set", "format=2", "--json").json["error"]["kind"] == "newer_format"
+
+
+def test_json_in_front_of_a_subcommand_is_refused() -> None:
+    for command in (("runs", "--json", "show"), ("recipes", "--json", "show", "digits")):
+        finished = conviction(*command)
+        assert finished.code == 2
+        assert "behind the subcommand" in finished.json["error"]["message"]
+    assert conviction("recipes", "schema", "--json").json["title"] == "Conviction recipe"
+
+
+def test_text_that_looks_like_markup_is_shown_as_it_is() -> None:
+    assert conviction("train", "digits", "--set", "fit.epochs=1", "--set", 'name="[/red]x"').code == 0
+    listed = conviction("runs")
+    assert listed.code == 0
+    assert "[/red]x" in listed.out
+
+
+def test_run_can_be_used_from_another_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_class_folders(tmp_path / "photos", {"cat": 12, "dog": 12}, (60, 60))
+    monkeypatch.chdir(tmp_path)
+    assert conviction("train", "simplecnn-artists", "--set", "data.path=photos", "--set", "fit.epochs=1").code == 0
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    finished = conviction("evaluate", "--split", "validation")
+    assert finished.code == 0, finished.err
+
+
 def test_show_lists_epochs_and_evaluations(trained: Finished) -> None:
     conviction("evaluate")
     shown = conviction("runs", "show", "--json").json

@@ -102,7 +102,7 @@ def test_interrupted_run_says_so_and_goes_on(tmp_path: Path, recipe: Path, sign:
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "Interrupted" in err
-    assert "conviction resume" in err
+    assert f"conviction resume {folder.id}" in err
     assert folder.read_summary().status == "interrupted"
     assert (folder.figures / "curves.png").exists()
     assert conviction("resume").code == 0

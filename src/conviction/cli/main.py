@@ -10,7 +10,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from conviction.cli import evaluate, recipes, runs, train
-from conviction.core.errors import ConvictionError
+from conviction.core.errors import ConvictionError, Interrupted
 
 FAULT, INTERRUPTED = 2, 130
 
@@ -56,7 +56,8 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     try:
         code = app(given, standalone_mode=False, prog_name="conviction")
     except ConvictionError as error:
-        sys.exit(_fail(error.kind, error.message, as_json, FAULT))
+        code = INTERRUPTED if isinstance(error, Interrupted) else FAULT
+        sys.exit(_fail(error.kind, error.message, as_json, code))
     except (KeyboardInterrupt, typer.Abort):
         sys.exit(_fail("interrupted", _INTERRUPTED_MESSAGE, as_json, INTERRUPTED))
     except BrokenPipeError:
@@ -71,7 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     sys.exit(code if isinstance(code, int) else 0)
 
 
-_INTERRUPTED_MESSAGE = "Interrupted. The best weights are kept; go on with: conviction resume"
+_INTERRUPTED_MESSAGE = "Interrupted."
 
 
 def _interrupt(signum: int, frame: Any) -> NoReturn:

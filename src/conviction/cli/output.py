@@ -46,12 +46,14 @@ def print_table(title: str, columns: Sequence[tuple[str, str]], rows: Iterable[S
     """A table; each column has a heading and is aligned `left` or `right`."""
     from rich import box
     from rich.table import Table
+    from rich.text import Text
 
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     for heading, justify in columns:
-        table.add_column(heading, justify="right" if justify == "right" else "left", overflow="fold")
+        table.add_column(Text(heading), justify="right" if justify == "right" else "left", overflow="fold")
     for row in rows:
-        table.add_row(*row)
+        # As plain text: a path or a class may hold what rich would read as markup.
+        table.add_row(*map(Text, row))
     console().print(table)
 
 
@@ -90,3 +92,11 @@ def shown_duration(seconds: float) -> str:
     if minutes < 60:
         return f"{minutes} min {rest} s"
     return f"{minutes // 60} h {minutes % 60} min"
+
+
+def refuse_early_json(as_json: bool, command: str) -> None:
+    """`--json` in front of a subcommand would be lost. Raises: ConfigError."""
+    from conviction.core.errors import ConfigError
+
+    if as_json:
+        raise ConfigError(f"Write --json behind the subcommand: {command} --json")

@@ -50,6 +50,7 @@ class PlainWatcher(Watcher):
     """Lines on standard error, for logs and pipes."""
 
     def __init__(self) -> None:
+        self.run = ""
         self._num_epochs = 0
         self._last_line = time.monotonic()
 
@@ -66,6 +67,7 @@ class PlainWatcher(Watcher):
 
     def started(self, summary: RunSummary, num_epochs: int, folder: str) -> None:
         self._num_epochs = num_epochs
+        self.run = summary.run
         for line in describe_start(summary):
             print_aside(line)
         if summary.epochs:
@@ -124,10 +126,13 @@ class LiveWatcher(PlainWatcher):
 
     def started(self, summary: RunSummary, num_epochs: int, folder: str) -> None:
         self._num_epochs = num_epochs
+        from rich.markup import escape
+
+        self.run = summary.run
         first, *others = describe_start(summary)
-        self._progress.print(f"[bold]{first}[/bold]")
+        self._progress.print(f"[bold]{escape(first)}[/bold]")
         for line in others:
-            self._progress.print(line)
+            self._progress.print(escape(line))
         if summary.epochs:
             self._progress.print(f"going on after epoch {summary.epochs}")
         self._progress.print(f"[dim]{HEADINGS}[/dim]")

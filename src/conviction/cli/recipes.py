@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from conviction.cli.options import JsonOption, SetOption
-from conviction.cli.output import print_json, print_lines, print_table
+from conviction.cli.output import print_json, print_lines, print_table, refuse_early_json
 
 app = typer.Typer(help="The built-in recipes.", invoke_without_command=True)
 
@@ -16,6 +16,7 @@ app = typer.Typer(help="The built-in recipes.", invoke_without_command=True)
 def recipes(context: typer.Context, as_json: JsonOption = False) -> None:
     """List the built-in recipes."""
     if context.invoked_subcommand is not None:
+        refuse_early_json(as_json, f"conviction recipes {context.invoked_subcommand}")
         return
     from conviction.recipes import recipe_names, recipe_summary
 
@@ -45,7 +46,7 @@ def show(
 
 
 @app.command()
-def schema() -> None:
+def schema(as_json: JsonOption = True) -> None:
     """Print the JSON schema of a recipe, for editors."""
     from conviction.run.recipe import recipe_schema
 

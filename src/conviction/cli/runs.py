@@ -16,6 +16,7 @@ from conviction.cli.output import (
     print_json,
     print_lines,
     print_table,
+    refuse_early_json,
     shown_duration,
     shown_score,
 )
@@ -36,6 +37,7 @@ def runs(
 ) -> None:
     """List the runs: the newest first, or by best validation accuracy (--sort best) or loss."""
     if context.invoked_subcommand is not None:
+        refuse_early_json(as_json, f"conviction runs {context.invoked_subcommand}")
         return
     from conviction.core.errors import UnknownName
 

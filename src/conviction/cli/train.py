@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,6 +14,7 @@ from conviction.cli.options import JsonOption, LedgerOption, RunArgument, SetOpt
 from conviction.cli.output import epoch_json, print_json, print_lines, shown_duration, shown_score
 
 if TYPE_CHECKING:
+    from conviction.cli.progress import PlainWatcher
     from conviction.core.records import RunSummary
     from conviction.run import Run
 
@@ -35,7 +38,7 @@ def train(
     from conviction.run import train as train_recipe
 
     overrides = dict(parse_assignment(text) for text in assignments)
-    with watcher() as seen:
+    with watcher() as seen, _interruption(seen):
         run = train_recipe(recipe, overrides, ledger_url=ledger, watcher=seen)
     _report(run, as_json)
 
@@ -45,9 +48,22 @@ def resume(run: RunArgument = "latest", ledger: LedgerOption = None, as_json: Js
     from conviction.cli.progress import watcher
     from conviction.run import resume as resume_run
 
-    with watcher() as seen:
+    with watcher() as seen, _interruption(seen):
         resumed = resume_run(run, ledger_url=ledger, watcher=seen)
     _report(resumed, as_json)
+
+
+@contextmanager
+def _interruption(seen: PlainWatcher) -> Iterator[None]:
+    """Say what an interruption leaves behind: a run to go on with, once one has begun."""
+    from conviction.core.errors import Interrupted
+
+    try:
+        yield
+    except KeyboardInterrupt:
+        if not seen.run:
+            raise
+        raise Interrupted(f"Interrupted. The best weights are kept; go on with: conviction resume {seen.run}") from None
 
 
 def _report(run: Run, as_json: bool) -> None:

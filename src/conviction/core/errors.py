@@ -83,6 +83,12 @@ class OutOfMemory(ConvictionError):
     kind = "out_of_memory"
 
 
+class Interrupted(ConvictionError):
+    """The user, or a scheduler, asked the command to end."""
+
+    kind = "interrupted"
+
+
 class InstallationError(ConvictionError):
     """The installed packages do not fit each other."""
 

@@ -140,6 +140,8 @@ def _open(folder: Path) -> Pack | None:
         right = images.dtype == np.uint8 and images.ndim == 4 and list(images.shape) == about["shape"]
         if not right or not len(images) == len(labels) == len(splits) == len(about["paths"]):
             return None
+        if labels.min() < UNREADABLE_LABEL or labels.max() >= len(about["classes"]):
+            return None
         return Pack(
             images,
             labels,

@@ -85,15 +85,26 @@ def load_recipe(recipe: str | Path | Mapping[str, Any] | Recipe, overrides: Mapp
     3
     """
     settings, where = _read(recipe)
+    if "network" in settings and overrides:
+        settings = {**settings, "network": expand_preset(settings["network"])}
+    settings = with_overrides(_with_named_defaults(settings, overrides or {}), overrides or {})
     found = settings.get("format", RECIPE_FORMAT)
     if isinstance(found, int) and found > RECIPE_FORMAT:
         raise NewerFormat(
             f"{where} has format {found}, and this version of Conviction reads up to {RECIPE_FORMAT}: "
             "update Conviction."
         )
-    if "network" in settings and overrides:
-        settings = {**settings, "network": expand_preset(settings["network"])}
-    return parse(Recipe, with_overrides(settings, overrides or {}), where)
+    return parse(Recipe, settings, where)
+
+
+def _with_named_defaults(settings: dict[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings, with the default choice named for each stage that is left out and yet has a part replaced."""
+    named = dict(settings)
+    for stage in {key.split(".")[0] for key in overrides if "." in key} - set(settings):
+        default = Recipe.model_fields[stage].default if stage in Recipe.model_fields else None
+        if isinstance(default, Config) and "name" in type(default).model_fields:
+            named[stage] = {"name": default.model_dump()["name"]}
+    return named
 
 
 def _read(recipe: str | Path | Mapping[str, Any] | Recipe) -> tuple[dict[str, Any], str]:
@@ -117,4 +128,4 @@ def _looks_like_a_file(recipe: str) -> bool:
 def recipe_schema() -> dict[str, Any]:
     """The JSON schema of a recipe, for editors."""
     schema = Recipe.model_json_schema()
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "Conviction recipe", **schema}
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema, "title": "Conviction recipe"}

@@ -68,7 +68,7 @@ def train(
     """
     check_torch_and_torchvision()
     watcher = watcher or Watcher()
-    resolved = load_recipe(recipe, overrides)
+    resolved = _with_whole_path(load_recipe(recipe, overrides))
     machine = Machine.for_recipe(resolved)
     home = home or runs_home()
     with training_faults(resolved):
@@ -273,6 +273,14 @@ class _Training:
 
     def _num_epochs_done(self) -> int:
         return self._history[-1].epoch if self._history else 0
+
+
+def _with_whole_path(recipe: Recipe) -> Recipe:
+    """The recipe with a relative `data.path` made absolute, so that the run can be used from any folder."""
+    path = Path(recipe.data.path).expanduser() if recipe.data.path else None
+    if path is None or not path.exists():
+        return recipe
+    return load_recipe(recipe, {"data.path": str(path.absolute())})
 
 
 def _open_ledger(folder: RunFolder, home: Path, url: str | None) -> Ledger:
