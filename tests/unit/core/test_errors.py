@@ -32,7 +32,7 @@ def test_every_family_has_a_kind_of_its_own() -> None:
         found for found in vars(errors).values() if isinstance(found, type) and issubclass(found, ConvictionError)
     ]
     kinds = [family.kind for family in families]
-    assert len(families) == 11
+    assert len(families) == 12
     assert len(set(kinds)) == len(kinds)
 
 
