@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 import types
 import typing
 from dataclasses import dataclass, field
@@ -170,6 +171,8 @@ def _restored(hint: Any, value: Any) -> Any:
             raise ValueError(f"one of {arguments} expected, got {value!r}")
         return value
     assert hint in (int, float, str), f"no record has a field of type {hint}"
+    if hint is float and isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"a finite number expected, got {value!r}")
     if hint is float and type(value) is int and abs(value) <= LARGEST_EXACT_INT:
         return float(value)
     if type(value) is not hint:

@@ -140,3 +140,10 @@ def test_a_field_that_a_later_record_gained_takes_its_default() -> None:
 def test_records_cannot_be_changed() -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
         Score(0.5, 1.0, 8).count = 9  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("number", ["1e400", "NaN", "-Infinity"])
+def test_numbers_that_json_cannot_write_are_refused(number: str) -> None:
+    value = json.loads(f'{{"accuracy": 0.5, "loss": {number}, "count": 2}}')
+    with pytest.raises(ValueError, match="finite number expected"):
+        from_json(Score, value)
