@@ -23,8 +23,8 @@ NUM_WARM_STARTS = 3
 CHILD = """
 import os, sys, time
 asked = float(sys.argv[1])
+from conviction import train
 from conviction.fit.watcher import Watcher
-from conviction.run import train
 
 class Clock(Watcher):
     def __init__(self):

@@ -13,7 +13,7 @@ from conviction.core.records import Score
 
 if TYPE_CHECKING:
     from conviction.core.records import Evaluation
-    from conviction.run import Run
+    from conviction import Run
 
 
 def evaluate(
@@ -25,7 +25,7 @@ def evaluate(
     as_json: JsonOption = False,
 ) -> None:
     """Measure a trained network on a split. Opening the test split is recorded in the ledger for good."""
-    from conviction.run import Run
+    from conviction import Run
 
     opened = Run.open(run, ledger_url=ledger)
     evaluation = opened.evaluate(split, weights, detail)
@@ -80,7 +80,7 @@ def predict(
     as_json: JsonOption = False,
 ) -> None:
     """Name what is in pictures."""
-    from conviction.run import Run
+    from conviction import Run
 
     opened = Run.open(run)
     predictions = opened.predict(pictures, weights)

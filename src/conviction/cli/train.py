@@ -16,7 +16,7 @@ from conviction.cli.output import epoch_json, print_json, print_lines, shown_dur
 if TYPE_CHECKING:
     from conviction.cli.progress import PlainWatcher
     from conviction.core.records import RunSummary
-    from conviction.run import Run
+    from conviction import Run
 
 RecipeArgument = Annotated[
     str, typer.Argument(metavar="RECIPE", help="A built-in recipe (see `conviction recipes`) or a YAML file.")
@@ -35,7 +35,7 @@ def train(
     """
     from conviction.cli.progress import watcher
     from conviction.core.config import parse_assignment
-    from conviction.run import train as train_recipe
+    from conviction import train as train_recipe
 
     overrides = dict(parse_assignment(text) for text in assignments)
     with watcher() as seen, _interruption(seen):
@@ -46,7 +46,7 @@ def train(
 def resume(run: RunArgument = "latest", ledger: LedgerOption = None, as_json: JsonOption = False) -> None:
     """Go on with a run that was killed or interrupted, as if nothing had happened."""
     from conviction.cli.progress import watcher
-    from conviction.run import resume as resume_run
+    from conviction import resume as resume_run
 
     with watcher() as seen, _interruption(seen):
         resumed = resume_run(run, ledger_url=ledger, watcher=seen)

@@ -82,9 +82,8 @@ def divide(pack: Pack, config: SplitConfig, seed: int) -> Splits:
 
 def _draw(pack: Pack, pool: np.ndarray, shares: dict[str, int | float], seed: int) -> dict[str, np.ndarray]:
     """The pool's rows, divided among `shares` and the training split that keeps the rest."""
-    by_class = {
-        int(label): _ordered(pack, pool[pack.labels[pool] == label], seed) for label in np.unique(pack.labels[pool])
-    }
+    present = np.flatnonzero(np.bincount(pack.labels[pool])).tolist()
+    by_class = {label: _ordered(pack, pool[pack.labels[pool] == label], seed) for label in present}
     sizes = {label: len(rows) for label, rows in by_class.items()}
     drawn: dict[str, list[np.ndarray]] = {name: [] for name in (*shares, "train")}
     quotas = {name: _quotas(name, share, sizes) for name, share in shares.items()}

@@ -20,8 +20,10 @@ from conviction.data.standardize import Standardization, fit_standardization
 from conviction.data.stream import Augment, Stream
 from conviction.run.recipe import Recipe, load_recipe
 
-# Predicting keeps no gradients, so that larger batches cost little memory.
-LEAST_PREDICTION_BATCH = 256
+# Measured: on a processor, batches of 128 predict a quarter faster than of 256, whose maps no cache holds.
+PREDICTION_BATCH = {"cpu": 128, "cuda": 1024}
+# Predicting keeps no gradients; but who lowered fit.batch_size for lack of memory means it here too.
+_MOST_TIMES_LARGER = 4
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,7 @@ class Prepared:
         """The given rows, for training where `augmentations` are given (an empty list too), else for prediction."""
         batch_size = self.recipe.fit.batch_size
         if augmentations is None:
-            batch_size = max(batch_size, LEAST_PREDICTION_BATCH)
+            batch_size = min(PREDICTION_BATCH[self.machine.device.type], _MOST_TIMES_LARGER * batch_size)
         return Stream(
             self.pack.images,
             self.pack.labels,
