@@ -35,10 +35,9 @@ def show(
     as_json: JsonOption = False,
 ) -> None:
     """Print a recipe with every setting written out; the output is itself a recipe."""
-    from conviction.core.config import parse_assignment
-    from conviction.run.recipe import load_recipe
+    from conviction.run.recipe import load_recipe, parse_overrides
 
-    loaded = load_recipe(recipe, dict(parse_assignment(text) for text in assignments))
+    loaded = load_recipe(recipe, parse_overrides(assignments))
     if as_json:
         print_json(loaded.settings())
     else:

@@ -33,11 +33,11 @@ def train(
 
     The test split stays sealed: `conviction evaluate` opens it.
     """
-    from conviction.cli.progress import watcher
-    from conviction.core.config import parse_assignment
     from conviction import train as train_recipe
+    from conviction.cli.progress import watcher
+    from conviction.run.recipe import parse_overrides
 
-    overrides = dict(parse_assignment(text) for text in assignments)
+    overrides = parse_overrides(assignments)
     with watcher() as seen, _interruption(seen):
         run = train_recipe(recipe, overrides, ledger_url=ledger, watcher=seen)
     _report(run, as_json)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+import typing
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
+from pydantic_core import PydanticCustomError
 
 from conviction.core.errors import ConfigError
 from conviction.core.faults import explained
@@ -20,6 +22,23 @@ class Config(BaseModel):
     """Base of every settings class: immutable, and a key that it does not know is an error."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, validate_default=True)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _true_is_no_number(cls, value: object, field: ValidationInfo) -> object:
+        """Pydantic takes true for 1, in lists too."""
+        parts = value if isinstance(value, list | tuple) else [value]
+        if any(isinstance(part, bool) for part in parts):
+            kinds = _kinds(cls.model_fields[field.field_name or ""].annotation)
+            if bool not in kinds and kinds & {int, float}:
+                raise PydanticCustomError("float_type", "a number")
+        return value
+
+
+def _kinds(annotation: Any) -> set[Any]:
+    """The plain types that an annotation is made of."""
+    parts = typing.get_args(annotation)
+    return {annotation} if not parts else {kind for part in parts for kind in _kinds(part)}
 
 
 ConfigT = TypeVar("ConfigT", bound=BaseModel)
@@ -157,12 +176,20 @@ def read_plain(text: str) -> Any:
 _Dumper.add_representer(str, _represent_str)
 
 
-def parse_assignment(text: str) -> tuple[str, Any]:
-    """`"optimizer.learning_rate=0.1"` to `("optimizer.learning_rate", 0.1)`; the value is read as YAML."""
+def parse_assignment(text: str, text_keys: Collection[str] = ()) -> tuple[str, Any]:
+    """`"optimizer.learning_rate=0.1"` to `("optimizer.learning_rate", 0.1)`; the value is read as YAML.
+
+    For one of the `text_keys`, a path for example, the value is taken as it stands, unless it is `null` or in quotes.
+
+    Raises: ConfigError.
+    """
     key, equals, value = text.partition("=")
-    if not equals or not key.strip():
+    key = key.strip()
+    if not equals or not key:
         raise ConfigError(f"An override is written KEY=VALUE, for example fit.epochs=3, but got {text!r}.")
-    return key.strip(), read_yaml(value, f"The value of {key.strip()}")
+    if key in text_keys and value != "null" and value[:1] not in ("'", '"'):
+        return key, value
+    return key, read_yaml(value, f"The value of {key}")
 
 
 def with_overrides(settings: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
@@ -225,6 +252,6 @@ def parse(model: type[ConfigT], settings: Mapping[str, Any], where: str) -> Conf
     try:
         return model.model_validate(settings)
     except ValidationError as error:
-        lines = [explained(detail, settings, model) for detail in error.errors()]
+        lines = explained(error.errors(), settings, model)
         count = "" if len(lines) == 1 else f" ({len(lines)} faults)"
         raise ConfigError(f"{where} is refused{count}:\n" + "\n".join(f"  {line}" for line in lines)) from error

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 import reprlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from pydantic import BaseModel
@@ -13,33 +14,106 @@ from pydantic_core import ErrorDetails
 from conviction.core.errors import did_you_mean, nearest
 
 
-def explained(detail: ErrorDetails, settings: Any, model: type[BaseModel]) -> str:
-    """One line on one fault that pydantic found when it read `settings` as `model`."""
-    path, known_keys = _traced(detail, settings, model)
-    at = f"{path}: " if path else ""
+def explained(found: Sequence[ErrorDetails], settings: Any, model: type[BaseModel]) -> list[str]:
+    """A line for each place where pydantic found a fault when it read `settings` as `model`.
+
+    A value that several alternatives refuse is one fault with several rules: `must be a whole number, or 'same'`.
+    """
+    lines: list[str | _Refusal] = []
+    refusals: dict[tuple[str, str], _Refusal] = {}
+    for detail in found:
+        path, known_keys = _traced(detail, settings, model)
+        at = f"{path}: " if path else ""
+        if sentence := _sentence(detail, path, known_keys):
+            lines.append(f"{at}{sentence}")
+            continue
+        shown = _spelled(detail["input"])
+        if (at, shown) not in refusals:
+            refusals[at, shown] = _Refusal(at, shown)
+            lines.append(refusals[at, shown])
+        refusals[at, shown].rules.append(_rule(detail))
+    return [str(line) for line in lines]
+
+
+@dataclass
+class _Refusal:
+    """A value, and the rules that it breaks, one for each alternative."""
+
+    at: str
+    shown: str
+    rules: list[str] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        guess = nearest(self.shown.strip("'"), [name for rule in self.rules for name in _quoted(rule)])
+        hint = f" Did you mean {guess!r}?" if guess else ""
+        return f"{self.at}must be {', or '.join(dict.fromkeys(self.rules))}, but got {self.shown}.{hint}"
+
+
+def _sentence(detail: ErrorDetails, path: str, known_keys: list[str]) -> str:
+    """What is wrong where it is not a value that breaks a rule; empty otherwise."""
     kind, context = detail["type"], detail.get("ctx", {})
     if kind == "extra_forbidden":
-        return f"{at}unknown key. {did_you_mean(path.rsplit('.', 1)[-1], known_keys)}"
+        return f"unknown key. {did_you_mean(path.rsplit('.', 1)[-1], known_keys)}"
+    if kind == "invalid_key":
+        return "a key must be text."
+    if kind == "missing" and isinstance(detail["loc"][-1], int):
+        return f"must be a list of {detail['loc'][-1] + 1}, but got {_spelled(detail['input'])}."
     if kind == "missing":
-        return f"{at}this key is needed and missing."
+        return "this key is needed and missing."
     if kind == "union_tag_invalid":
         tag = str(context["tag"])
-        return f"{at}no choice named {tag!r}. {did_you_mean(tag, _quoted(context['expected_tags']))}"
+        return f"no choice named {tag!r}. {did_you_mean(tag, _quoted(context['expected_tags']))}"
     if kind == "union_tag_not_found":
-        return f"{at}its `name` is missing."
-    shown = _shown.repr(detail["input"])
-    if kind in ("literal_error", "enum"):
-        guess = nearest(str(detail["input"]), _quoted(context["expected"]))
-        hint = f" Did you mean {guess!r}?" if guess else ""
-        return f"{at}must be {context['expected']}, but got {shown}.{hint}"
+        return "its `name` is missing."
     if kind == "value_error":
-        return f"{at}{context['error']}"
-    rule = re.sub(r"^Input should be", "must be", detail["msg"]).rstrip(".")
-    return f"{at}{rule}, but got {shown}."
+        return str(context["error"])
+    return ""
+
+
+_RULES = {
+    "int": "a whole number",
+    "float": "a number",
+    "finite_number": "a finite number",
+    "bool": "true or false",
+    "string": "text",
+    "tuple": "a list",
+    "list": "a list",
+    "dict": "keys and values",
+    "model": "keys and values",
+    "model_attributes": "a name, or keys and values",
+    "greater_than_equal": "at least {ge}",
+    "greater_than": "greater than {gt}",
+    "less_than_equal": "at most {le}",
+    "less_than": "less than {lt}",
+    "string_too_short": "text of {min_length} characters or more",
+    "string_too_long": "text of at most {max_length} characters",
+    "too_short": "a list of {min_length} or more",
+    "too_long": "a list of at most {max_length}",
+    "literal_error": "{expected}",
+}
+
+
+def _rule(detail: ErrorDetails) -> str:
+    """What the value must be, as it goes on behind `must be`."""
+    kind = re.sub("_(type|parsing|parsing_size|from_float|unicode)$", "", detail["type"])
+    if kind in _RULES:
+        return _RULES[kind].format(**{name: _plain(bound) for name, bound in detail.get("ctx", {}).items()})
+    return re.sub(r"^Input should be", "", detail["msg"]).strip().rstrip(".")
+
+
+def _plain(bound: object) -> object:
+    """Pydantic gives the bound of a number as 0.0 where the rule says 0."""
+    return int(bound) if isinstance(bound, float) and bound.is_integer() else bound
 
 
 _shown = reprlib.Repr()
 _shown.maxstring = _shown.maxother = 120
+
+
+def _spelled(value: object) -> str:
+    """The value as YAML spells it, shortened."""
+    words = {None: "nothing", True: "true", False: "false"}
+    return words[value] if value is None or isinstance(value, bool) else _shown.repr(value)
 
 
 def _quoted(text: str) -> list[str]:

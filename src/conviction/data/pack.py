@@ -12,8 +12,9 @@ import os
 import shutil
 import warnings
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -23,14 +24,15 @@ import PIL
 from PIL import Image
 
 from conviction.core.device import num_cores
-from conviction.core.errors import DataError, storage_faults
+from conviction.core.errors import ConvictionError, DataError, storage_faults
 from conviction.core.files import locked, make_folder, write_text
 from conviction.core.records import SplitName
 from conviction.data.decode import DecodeSettings, UnreadablePicture, as_array, decode
 from conviction.data.source.base import Entry, Source, SourceConfig, open_source
 from conviction.data.source.locate import cache_folder
 
-PACK_FORMAT = 1
+PACK_FORMAT = 2
+_ARRAYS = ("images.npy", "labels.npy", "splits.npy")
 SPLIT_CODES: dict[SplitName | None, int] = {None: -1, "train": 0, "validation": 1, "test": 2}
 UNREADABLE_LABEL = -1
 _SHOWN_FAULTS = 10
@@ -73,6 +75,7 @@ def load_pack(config: SourceConfig, progress: Progress | None = None) -> Pack:
         "format": PACK_FORMAT,
         "pillow": PIL.__version__,
         "source": config.name,
+        "reader": type(source).__name__,
         "unreadable": config.unreadable,
         **asdict(settings),
     }
@@ -132,7 +135,11 @@ def _follow(pointer: Path, packs: Path) -> Pack | None:
 
 
 def _open(folder: Path) -> Pack | None:
-    """The pack in `folder`; None where there is none or it is damaged, so that it is built again."""
+    """The pack in `folder`; None where there is none or it is damaged, so that it is built again.
+
+    Reading all of it at each start would take longer than the rest of the start: the arrays are compared with their
+    digest where their sizes and times are not those that they were written with.
+    """
     try:
         about = json.loads((folder / "pack.json").read_text(encoding="utf-8"))
         images = np.load(folder / "images.npy", mmap_mode="r")
@@ -142,6 +149,12 @@ def _open(folder: Path) -> Pack | None:
             return None
         if labels.min() < UNREADABLE_LABEL or labels.max() >= len(about["classes"]):
             return None
+        if about["written"] != _written(folder):
+            if _content_digest(images, labels, splits, about["classes"]) != about["digest"]:
+                return None
+            # Copied or touched, but whole.
+            with suppress(ConvictionError):
+                write_text(folder / "pack.json", json.dumps({**about, "written": _written(folder)}))
         return Pack(
             images,
             labels,
@@ -155,6 +168,12 @@ def _open(folder: Path) -> Pack | None:
         )
     except Exception:  # damaged files make the readers raise anything
         return None
+
+
+def _written(folder: Path) -> list[list[int]]:
+    """Size and time of each array's file."""
+    found = [(folder / name).stat() for name in _ARRAYS]
+    return [[file.st_size, file.st_mtime_ns] for file in found]
 
 
 def _build(
@@ -196,7 +215,7 @@ def _build(
         with storage_faults(building):
             np.save(building / "labels.npy", labels)
             np.save(building / "splits.npy", splits)
-        write_text(building / "pack.json", json.dumps(about))
+        write_text(building / "pack.json", json.dumps({**about, "written": _written(building)}))
         shutil.rmtree(target, ignore_errors=True)
         with storage_faults(target):
             os.replace(building, target)
@@ -276,7 +295,7 @@ def _allocate(path: Path, shape: tuple[int, ...]) -> np.memmap:
     return images
 
 
-def _content_digest(images: np.ndarray, labels: np.ndarray, splits: np.ndarray, classes: tuple[str, ...]) -> str:
+def _content_digest(images: np.ndarray, labels: np.ndarray, splits: np.ndarray, classes: Sequence[str]) -> str:
     digest = hashlib.sha256(json.dumps([images.shape, classes]).encode())
     digest.update(labels.tobytes())
     digest.update(splits.tobytes())

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field, model_validator
 
 from conviction.augment import AUGMENTATIONS, AugmentConfig
-from conviction.core.config import Config, parse, read_mapping, read_yaml, with_overrides, write_yaml
+from conviction.core.config import Config, parse, parse_assignment, read_mapping, read_yaml, with_overrides, write_yaml
 from conviction.core.device import DeviceName, PrecisionName
 from conviction.core.errors import NewerFormat, UnknownName
 from conviction.core.registry import OneOf
@@ -25,6 +25,8 @@ from conviction.nets import NETWORKS, PRESETS, NetworkConfig, expand_preset
 from conviction.recipes import recipe_names, recipe_text
 
 RECIPE_FORMAT = 1
+# The settings that are any text: on a command line they are not read as YAML, where 2024 is a number and # a remark.
+TEXT_KEYS = frozenset({"name", "description", "data.path"})
 
 
 class FitConfig(Config):
@@ -97,6 +99,15 @@ def load_recipe(recipe: str | Path | Mapping[str, Any] | Recipe, overrides: Mapp
     return parse(Recipe, settings, where)
 
 
+def parse_overrides(assignments: Iterable[str]) -> dict[str, Any]:
+    """What `--set` was given, `KEY=VALUE` each, as overrides. Raises: ConfigError.
+
+    >>> parse_overrides(["fit.epochs=3", "data.path=2024"])
+    {'fit.epochs': 3, 'data.path': '2024'}
+    """
+    return dict(parse_assignment(text, TEXT_KEYS) for text in assignments)
+
+
 def _with_named_defaults(settings: dict[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
     """The settings, with the default choice named for each stage that is left out and yet has a part replaced."""
     named = dict(settings)
@@ -115,7 +126,8 @@ def _read(recipe: str | Path | Mapping[str, Any] | Recipe) -> tuple[dict[str, An
     if isinstance(recipe, Path) or _looks_like_a_file(recipe):
         return read_mapping(Path(recipe).expanduser()), str(recipe)
     if recipe not in recipe_names():
-        raise UnknownName("recipe", recipe, recipe_names())
+        here = [str(path) for ending in ("", ".yaml", ".yml") if (path := Path(f"./{recipe}{ending}")).is_file()]
+        raise UnknownName("recipe", recipe, [*recipe_names(), *(f"./{path}" for path in here)])
     value = read_yaml(recipe_text(recipe), f"The recipe {recipe!r}")
     assert isinstance(value, dict)
     return value, f"The recipe {recipe!r}"

@@ -184,6 +184,24 @@ def test_an_assignment_is_a_key_and_a_yaml_value(text: str, key: str, value: Any
     assert parse_assignment(text) == (key, value)
 
 
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("path=2024", "2024"),
+        ("path=a # b", "a # b"),
+        ("path=*old*", "*old*"),
+        ("path=[new] photos", "[new] photos"),
+        ("path=a: b", "a: b"),
+        ("path=null", None),
+        ("path='null'", "null"),
+        ('path="2024"', "2024"),
+        ("path=a=b", "a=b"),
+    ],
+)
+def test_a_key_of_text_takes_its_value_as_it_stands(text: str, value: str | None) -> None:
+    assert parse_assignment(text, {"path"}) == ("path", value)
+
+
 @pytest.mark.parametrize("text", ["epochs", "=3", " =3", ""])
 def test_an_assignment_needs_a_key_and_an_equals_sign(text: str) -> None:
     with pytest.raises(ConfigError, match="KEY=VALUE"):

@@ -243,6 +243,40 @@ def test_a_pack_with_its_end_cut_off_is_built_again(photos: Path, tmp_path: Path
     assert load(photos).images.shape == (6, 8, 8, 3)
 
 
+@pytest.mark.parametrize("name", ["images.npy", "labels.npy", "splits.npy"])
+def test_a_pack_whose_numbers_were_changed_in_place_is_built_again(photos: Path, tmp_path: Path, name: str) -> None:
+    whole = load(photos)
+    [folder] = packs(tmp_path)
+    former = np.load(folder / name)
+    changed = np.lib.format.open_memmap(folder / name, mode="r+")
+    changed[:] = 0
+    changed.flush()
+    assert not np.array_equal(np.load(folder / name), former)
+    again = load(photos)
+    assert again.digest == whole.digest
+    assert np.array_equal(np.load(folder / name), former)
+
+
+def test_a_touched_pack_is_read_once_and_kept(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    digest = load(photos).digest
+    [folder] = packs(tmp_path)
+    os.utime(folder / "images.npy", (1, 1))
+    decode_nothing(monkeypatch)
+    assert load(photos).digest == digest
+    monkeypatch.setattr(pack_module, "_content_digest", None)
+    assert load(photos).digest == digest
+
+
+def test_an_archive_under_a_wrong_name_is_refused_even_where_its_bytes_are_packed(tmp_path: Path) -> None:
+    right = write_archive(tmp_path / "photos.zip", contents_of(write_class_folders(tmp_path / "a", {"x": 2, "y": 2})))
+    load(right)
+    wrong = right.rename(tmp_path / "photos.tar")
+    with pytest.raises(DataError, match="is damaged or no archive"):
+        load(wrong)
+
+
 @pytest.mark.parametrize("content", [b"", b"garbage", b"\xff\xfe", b"../..", b"a\0b"])
 def test_a_damaged_pointer_is_written_again(photos: Path, tmp_path: Path, content: bytes) -> None:
     digest = load(photos).digest

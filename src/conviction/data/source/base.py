@@ -21,11 +21,16 @@ from conviction.core.registry import Registry
 # Pillow itself warns from 89,478,485 pixels on.
 MOST_PIXELS = 89_000_000
 
-SidePx = Annotated[int, Field(ge=1, le=8192)]
+MOST_SIDE_PX = 8192
+SidePx = Annotated[int, Field(ge=1, le=MOST_SIDE_PX)]
 
 
 def _square(value: object) -> object:
-    return [value, value] if isinstance(value, int) and not isinstance(value, bool) else value
+    if not isinstance(value, int) or isinstance(value, bool):
+        return value
+    if not 1 <= value <= MOST_SIDE_PX:
+        raise ValueError(f"must be from 1 to {MOST_SIDE_PX}, but got {value}.")
+    return [value, value]
 
 
 class SourceConfig(Config):
@@ -37,7 +42,7 @@ class SourceConfig(Config):
     )
     color: Literal["rgb", "grey"] = Field("rgb", description="Three channels, or one")
     image_size_px: Annotated[tuple[SidePx, SidePx] | None, BeforeValidator(_square)] = Field(
-        None, description="Height and width that every picture is brought to; null: all have one size already"
+        None, description="Height and width, or one number for both, that every picture is brought to; null: all have one size already"
     )
     resize: Literal["crop", "squash"] = Field(
         "crop", description="crop: keep the proportions and cut the middle out; squash: change the proportions"
@@ -69,7 +74,7 @@ class Source(Protocol):
         """Cheap to get, and different whenever the content may have changed (sizes, times)."""
 
     def digest(self) -> str:
-        """SHA-256 of the content."""
+        """Different whenever the content is, and the same for an equal copy."""
 
     def entries(self) -> list[Entry]:
         """All pictures, sorted by path. Raises: DataError."""

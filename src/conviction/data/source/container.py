@@ -46,9 +46,11 @@ class Container(Protocol):
 
     path: Path
 
-    def stamp(self) -> str: ...
+    def stamp(self) -> str:
+        """Cheap to get, and different whenever the content may have changed (sizes, times)."""
 
-    def digest(self) -> str: ...
+    def digest(self) -> str:
+        """The kind of container and the SHA-256 of its content."""
 
     def names(self) -> tuple[list[str], list[str]]:
         """The sorted paths of all files, and of all folders. Raises: DataError."""
@@ -138,14 +140,18 @@ class Directory:
 
 
 class _Archive:
+    """What all archives have in common."""
+
     def __init__(self, path: Path) -> None:
         self.path = path
 
+    # With the kind of archive, as its name says it: the same bytes under another name may be refused.
+
     def stamp(self) -> str:
-        return file_stamp(self.path)
+        return f"{type(self).__name__} {file_stamp(self.path)}"
 
     def digest(self) -> str:
-        return file_digest(self.path)
+        return f"{type(self).__name__} {file_digest(self.path)}"
 
 
 class TarArchive(_Archive):
