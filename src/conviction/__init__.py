@@ -24,7 +24,7 @@ def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     was_enabled = gc.isenabled()
-    # Importing torch makes objects by the hundred thousand, none of them garbage: looking for some takes a tenth longer.
+    # Importing torch makes objects by the hundred thousand, none of them garbage: looking for it takes 0.15 s more.
     gc.disable()
     try:
         return getattr(importlib.import_module(_HOMES.get(name, "conviction.run")), name)

@@ -125,11 +125,35 @@ def test_ledger_is_rebuilt_from_the_folders(trained: Finished, tmp_path: Path) -
     before = conviction("runs", "--json").json
     ledger = Ledger.beside(tmp_path / "runs")
     ledger.forget_run(trained.json["run"])
-    assert conviction("runs", "--json").json == {"runs": []}
+    assert ledger.runs() == []
     assert conviction("runs", "rebuild", "--json").json["runs"] == 1
     assert conviction("runs", "--json").json == before
     assert len(ledger.openings()) == 1
     assert len(ledger.epochs(trained.json["run"])) == 3
+
+
+def test_openings_are_counted_where_the_ledger_was_lost(trained: Finished, tmp_path: Path) -> None:
+    conviction("evaluate")
+    for file in (tmp_path / "runs").glob("ledger.db*"):
+        file.unlink()
+    assert conviction("evaluate", "--split", "validation", "--json").json["openings"] == 1
+    assert conviction("evaluate", "--json").json["openings"] == 2
+
+
+def test_runs_in_an_empty_folder_makes_nothing(tmp_path: Path) -> None:
+    assert conviction("runs", "--json").json == {"runs": []}
+    assert not (tmp_path / "runs").exists()
+
+
+def test_what_ended_before_it_began_is_named_and_can_be_deleted(trained: Finished, tmp_path: Path) -> None:
+    killed = tmp_path / "runs" / "2026-01-31-digits-0a1b2c"
+    killed.mkdir()
+    (killed / "recipe.yaml").touch()
+    listed = conviction("runs", "--json")
+    assert [row["run"] for row in listed.json["runs"]] == [trained.json["run"]]
+    assert f"note: {killed.name} ended before its training began" in listed.err
+    assert conviction("runs", "delete", killed.name, killed.name, "--yes", "--json").json == {"deleted": [killed.name]}
+    assert not killed.exists()
 
 
 def test_ledger_may_be_postgresql(postgresql_url: str, tmp_path: Path) -> None:

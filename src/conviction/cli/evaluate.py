@@ -12,8 +12,8 @@ from conviction.cli.output import percent, print_json, print_lines, print_table,
 from conviction.core.records import Score
 
 if TYPE_CHECKING:
-    from conviction.core.records import Evaluation
     from conviction import Run
+    from conviction.core.records import Evaluation
 
 
 def evaluate(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -22,7 +21,10 @@ from conviction.cli.output import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from conviction.core.ledger import Ledger
+    from conviction.core.run_list import ListedRun
 
 app = typer.Typer(help="The runs and their ledger.", invoke_without_command=True)
 SORTS = ("created", "best", "loss", "name", "seconds")
@@ -40,10 +42,14 @@ def runs(
         refuse_early_json(as_json, f"conviction runs {context.invoked_subcommand}")
         return
     from conviction.core.errors import UnknownName
+    from conviction.core.run_folder import list_unfinished_folders, runs_home
+    from conviction.core.run_list import list_runs
 
     if sort not in SORTS:
         raise UnknownName("order", sort, SORTS)
-    rows = sorted((_with_state(row) for row in _open_ledger(ledger).runs()), key=_sort_key(sort))
+    rows = sorted(list_runs(runs_home(), ledger), key=_sort_key(sort))
+    for folder in list_unfinished_folders(runs_home()):
+        print_aside(f"note: {folder.id} ended before its training began; `conviction runs delete` removes it.")
     if as_json:
         print_json({"runs": [_row_json(row) for row in rows]})
         return
@@ -128,9 +134,11 @@ def delete(
 ) -> None:
     """Delete runs with all their files. Their openings of test sets stay in the ledger."""
     from conviction.core.errors import ConfigError
-    from conviction.core.run_folder import find_run_folder, runs_home
+    from conviction.core.run_folder import find_run_folder, list_unfinished_folders, runs_home
 
-    folders = [find_run_folder(reference, runs_home()) for reference in runs]
+    unfinished = {folder.id: folder for folder in list_unfinished_folders(runs_home())}
+    found = [unfinished.get(reference) or find_run_folder(reference, runs_home()) for reference in runs]
+    folders = list({folder.path.resolve(): folder for folder in found}.values())
     names = [folder.id for folder in folders]
     if not yes:
         if as_json or not sys.stdin.isatty():
@@ -173,61 +181,44 @@ def _open_ledger(url: str | None) -> Ledger:
     return Ledger.beside(runs_home(), url)
 
 
-def _with_state(row: dict[str, Any]) -> dict[str, Any]:
-    """The row with what its folder knows better: whether it is still there, and whether a process trains it."""
-    from conviction.core.errors import ConvictionError
-    from conviction.core.run_folder import RunFolder
-
-    folder = RunFolder(Path(row["folder"]))
-    if not folder.summary_file.exists():
-        return {**row, "status": "missing", "best": _best_of_row(row)}
-    try:
-        summary = folder.read_summary()
-    except ConvictionError:
-        return {**row, "status": "damaged", "best": _best_of_row(row)}
-    return {**row, "status": summary.status, "best": epoch_json(summary.best)}
-
-
-def _best_of_row(row: dict[str, Any]) -> dict[str, Any] | None:
-    if row["best_epoch"] is None:
-        return None
-    validation = {
-        "accuracy": row["best_validation_accuracy"],
-        "loss": row["best_validation_loss"],
-        "count": row["validation_count"],
+def _row_json(row: ListedRun) -> dict[str, Any]:
+    return {
+        "run": row.run,
+        "recipe": row.recipe,
+        "status": row.status,
+        "best": epoch_json(row.best),
+        "created_at": row.created_at,
+        "epochs": row.epochs,
+        "seconds": row.seconds,
+        "seed": row.seed,
+        "num_parameters": row.num_parameters,
+        "folder": str(row.folder.resolve()),
     }
-    return {"epoch": row["best_epoch"], "validation": validation, "train": None}
 
 
-def _row_json(row: dict[str, Any]) -> dict[str, Any]:
-    fixed = {"run": row["run"], "recipe": row["recipe"], "status": row["status"], "best": row["best"]}
-    more = ("created_at", "epochs", "seconds", "seed", "num_parameters", "folder")
-    return {**fixed, **{key: row[key] for key in more}}
-
-
-def _row_cells(row: dict[str, Any]) -> tuple[str, ...]:
-    best = row["best"]
+def _row_cells(row: ListedRun) -> tuple[str, ...]:
+    best = row.best.validation if row.best else None
     return (
-        row["run"],
-        row["recipe"],
-        row["status"].replace("_", " "),
-        str(row["epochs"]),
-        str(best["epoch"]) if best else "–",
-        f"{percent(best['validation']['accuracy'])} of {best['validation']['count']:,}" if best else "–",
-        f"{best['validation']['loss']:.4f}" if best else "–",
-        str(row["seed"]),
-        shown_duration(row["seconds"]),
+        row.run,
+        row.recipe,
+        row.status.replace("_", " "),
+        str(row.epochs),
+        str(row.best.epoch) if row.best else "–",
+        f"{percent(best.accuracy)} of {best.count:,}" if best else "–",
+        f"{best.loss:.4f}" if best else "–",
+        str(row.seed),
+        shown_duration(row.seconds),
     )
 
 
-def _sort_key(sort: str) -> Any:
-    def key(row: dict[str, Any]) -> Any:
-        best = row["best"]
+def _sort_key(sort: str) -> Callable[[ListedRun], Any]:
+    def key(row: ListedRun) -> Any:
+        best = row.best.validation if row.best else None
         if sort == "best":
-            return -best["validation"]["accuracy"] if best else 1.0
+            return -best.accuracy if best else 1.0
         if sort == "loss":
-            return best["validation"]["loss"] if best else float("inf")
-        return row["run"] if sort == "name" else row["seconds"] if sort == "seconds" else 0
+            return best.loss if best else float("inf")
+        return row.run if sort == "name" else row.seconds if sort == "seconds" else 0
 
     return key
 

@@ -14,9 +14,9 @@ from conviction.cli.options import JsonOption, LedgerOption, RunArgument, SetOpt
 from conviction.cli.output import epoch_json, print_json, print_lines, shown_duration, shown_score
 
 if TYPE_CHECKING:
+    from conviction import Run
     from conviction.cli.progress import PlainWatcher
     from conviction.core.records import RunSummary
-    from conviction import Run
 
 RecipeArgument = Annotated[
     str, typer.Argument(metavar="RECIPE", help="A built-in recipe (see `conviction recipes`) or a YAML file.")
@@ -45,8 +45,8 @@ def train(
 
 def resume(run: RunArgument = "latest", ledger: LedgerOption = None, as_json: JsonOption = False) -> None:
     """Go on with a run that was killed or interrupted, as if nothing had happened."""
-    from conviction.cli.progress import watcher
     from conviction import resume as resume_run
+    from conviction.cli.progress import watcher
 
     with watcher() as seen, _interruption(seen):
         resumed = resume_run(run, ledger_url=ledger, watcher=seen)

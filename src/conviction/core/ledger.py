@@ -5,6 +5,7 @@ Runs and epochs can be rebuilt from the run folders. Openings cannot, so nothing
 
 from __future__ import annotations
 
+import os
 import re
 import sqlite3
 import time
@@ -18,7 +19,8 @@ from typing import Any
 import sqlalchemy as sql
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
-from conviction.core.errors import LedgerError, NewerFormat
+from conviction.core.errors import LedgerError, NewerFormat, StorageError
+from conviction.core.files import make_folder
 from conviction.core.records import EpochRecord, RunSummary
 
 SCHEMA_VERSION = 1
@@ -88,6 +90,11 @@ class Opening:
     count: int | None
 
 
+def default_ledger_file(home: Path) -> Path:
+    """Where the ledger of the runs in `home` lies, unless another one is named."""
+    return home.resolve() / "ledger.db"
+
+
 class Ledger:
     """A connection to the ledger at `url`, whose tables are made where they are missing.
 
@@ -111,13 +118,19 @@ class Ledger:
 
         Raises: LedgerError, StorageError.
         """
-        from conviction.core.files import make_folder
-
         if url:
             return cls(url)
         make_folder(home)
+        file = default_ledger_file(home)
+        # SQLite itself would say only that it is unable to open the file.
+        for path in (home, file):
+            if path.exists() and not os.access(path, os.W_OK):
+                raise StorageError(
+                    f"Cannot write {path}, the place of the ledger: the folder is read-only or permission is missing. "
+                    "Name another ledger with --ledger sqlite:///PATH, or copy the runs and set CONVICTION_HOME."
+                )
         # Not a text, in which a question mark or a percent sign of the path would have a meaning of its own.
-        return cls(sql.URL.create("sqlite", database=str(home.resolve() / "ledger.db")))
+        return cls(sql.URL.create("sqlite", database=str(file)))
 
     def record_run(self, summary: RunSummary, folder: Path) -> None:
         """Enter a run or bring its row up to date."""

@@ -43,6 +43,7 @@ from conviction.core.files import (
 from conviction.core.records import EpochRecord, Evaluation, RunSummary, Timing, from_json, to_json
 
 FORMAT = 1
+_NAME = re.compile(r"\d{4}-\d\d-\d\d-[a-z0-9-]+-[0-9a-f]{6}")
 RecordT = TypeVar("RecordT")
 
 
@@ -222,6 +223,14 @@ def list_run_folders(home: Path) -> list[RunFolder]:
     if not home.is_dir():
         return []
     return [RunFolder(path) for path in sorted(home.iterdir()) if _holds_run(path)]
+
+
+def list_unfinished_folders(home: Path) -> list[RunFolder]:
+    """The folders of trainings that were killed before they had written `run.json`, oldest name first."""
+    if not home.is_dir():
+        return []
+    begun = [RunFolder(path) for path in sorted(home.iterdir()) if _NAME.fullmatch(path.name) and path.is_dir()]
+    return [folder for folder in begun if not _holds_run(folder.path) and not is_locked(folder.path / ".lock")]
 
 
 def _holds_run(path: Path) -> bool:

@@ -113,12 +113,15 @@ class Run:
             return predict(network, stream, prepared.machine.precision)
 
         ledger = Ledger.beside(self.path.resolve().parent, self._ledger_url)
+        # The folder remembers its own looks where the ledger was lost.
+        former = sum(evaluation.split == "test" for evaluation in self.evaluations)
         if name == "test":
             seen = open_test_split(ledger, self.id, weights, prepared.pack, prepared.splits, look)
-            predictions, openings, of_the_set = seen.predictions, seen.openings, seen.test_set_openings
+            openings = max(seen.openings, former + 1)
+            predictions, of_the_set = seen.predictions, max(seen.test_set_openings, openings)
         else:
             predictions = look(prepared.splits.train if name == "train" else prepared.splits.validation)
-            openings, of_the_set = len(ledger.openings(run=self.id)), 0
+            openings, of_the_set = max(len(ledger.openings(run=self.id)), former), 0
         evaluation = self._described(predictions, name, weights, model, (openings, of_the_set), detail)
         self.folder.add_evaluation(evaluation)
         return evaluation

@@ -165,7 +165,9 @@ def test_what_all_alternatives_refuse_is_one_fault_with_several_rules() -> None:
 @pytest.mark.parametrize("values", [[0.9], [0.9, 0.99, 0.999]])
 def test_a_list_of_another_length_is_refused_with_the_right_one(values: list[float]) -> None:
     line = refused({"optimizer": {"name": "adam", "learning_rate": 1, "betas": values}}).splitlines()[1]
-    assert re.fullmatch(rf"  optimizer\.betas: must be a list of (at most )?2, but got {re.escape(str(values))}\.", line)
+    assert re.fullmatch(
+        rf"  optimizer\.betas: must be a list of (at most )?2, but got {re.escape(str(values))}\.", line
+    )
 
 
 @pytest.mark.parametrize(

@@ -257,9 +257,7 @@ def test_a_pack_whose_numbers_were_changed_in_place_is_built_again(photos: Path,
     assert np.array_equal(np.load(folder / name), former)
 
 
-def test_a_touched_pack_is_read_once_and_kept(
-    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_touched_pack_is_read_once_and_kept(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     digest = load(photos).digest
     [folder] = packs(tmp_path)
     os.utime(folder / "images.npy", (1, 1))

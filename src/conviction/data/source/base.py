@@ -42,7 +42,7 @@ class SourceConfig(Config):
     )
     color: Literal["rgb", "grey"] = Field("rgb", description="Three channels, or one")
     image_size_px: Annotated[tuple[SidePx, SidePx] | None, BeforeValidator(_square)] = Field(
-        None, description="Height and width, or one number for both, that every picture is brought to; null: all have one size already"
+        None, description="Height and width that every picture is brought to, one number for both; null: as they are"
     )
     resize: Literal["crop", "squash"] = Field(
         "crop", description="crop: keep the proportions and cut the middle out; squash: change the proportions"
