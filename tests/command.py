@@ -32,14 +32,15 @@ class Finished:
 def conviction(*arguments: object) -> Finished:
     """Run a command in this process."""
     out, err = io.StringIO(), io.StringIO()
-    before = signal.getsignal(signal.SIGTERM)
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
             main([str(argument) for argument in arguments])
     except SystemExit as end:
         return Finished(end.code if isinstance(end.code, int) else 1, out.getvalue(), err.getvalue())
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
     raise AssertionError("main() returned")
 
 

@@ -1,5 +1,6 @@
 """What every augmentation keeps to."""
 
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -8,6 +9,7 @@ from torch import Generator, Tensor
 
 from conviction.augment import AUGMENTATIONS, build_augmentations
 from conviction.augment.base import Augmentation
+from conviction.core.errors import ConfigError
 
 # Settings for entries that have some without a default, or that would often leave an image as it is.
 SETTINGS: dict[str, dict[str, Any]] = {}
@@ -27,7 +29,7 @@ class TestEveryAugmentation:
     @pytest.fixture
     def augment(self, name: str) -> Augmentation:
         entry = AUGMENTATIONS[name]
-        [built] = build_augmentations([entry.config(**SETTINGS.get(name, {}))])  # type: ignore[list-item]
+        [built] = build_augmentations([entry.config(**SETTINGS.get(name, {}))], (3, 12, 10))  # type: ignore[list-item]
         return built
 
     @pytest.mark.parametrize("num_channels", [1, 3])
@@ -79,13 +81,21 @@ class TestEveryAugmentation:
         augmented.add_(1)
         assert torch.equal(images, before)
 
-    def test_pictures_of_one_pixel(self, augment: Augmentation) -> None:
-        assert augment(noise(4, 1, 1, 1), seeded()).shape == (4, 1, 1, 1)
+    def test_pictures_of_one_pixel_are_taken_or_refused(self, augment: Augmentation) -> None:
+        with suppress(ConfigError):
+            assert augment(noise(4, 1, 1, 1), seeded()).shape == (4, 1, 1, 1)
+
+
+def test_a_crop_that_could_lose_the_picture_is_refused_before_training() -> None:
+    config = AUGMENTATIONS["random_crop"].config(padding_px=8)
+    assert len(build_augmentations([config], (3, 9, 12))) == 1  # type: ignore[list-item]
+    with pytest.raises(ConfigError, match=r"padding_px < 8.* must hold, but got padding_px=8"):
+        build_augmentations([config], (3, 8, 12))  # type: ignore[list-item]
 
 
 def test_augmentations_are_built_in_the_order_given() -> None:
     configs = [AUGMENTATIONS[name].config(**SETTINGS.get(name, {})) for name in ("random_crop", "horizontal_flip")]
-    crop, flip = build_augmentations(configs)  # type: ignore[arg-type]
+    crop, flip = build_augmentations(configs, (1, 9, 9))  # type: ignore[arg-type]
     white = torch.full((64, 1, 9, 9), 255, dtype=torch.uint8)
     assert (crop(white, seeded()) == 0).any()
     assert (flip(white, seeded()) == 255).all()

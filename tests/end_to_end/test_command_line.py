@@ -236,6 +236,14 @@ def test_predict_names_what_is_in_pictures(tmp_path: Path) -> None:
     assert [prediction["label"] for prediction in found] == ["dark", "light"]
     assert sum(found[0]["probabilities"].values()) == pytest.approx(1)
     assert "dark" in conviction("predict", "latest", tmp_path / "night.png").out
+    (tmp_path / "bad.png").touch()
+    mixed = conviction("predict", "latest", tmp_path / "bad.png", tmp_path / "day.jpg", "--json")
+    assert mixed.code == 2
+    assert [prediction["label"] for prediction in mixed.json["predictions"]] == ["light"]
+    assert mixed.json["unreadable"][0]["message"].endswith("bad.png is empty (0 bytes).")
+    shown = conviction("predict", "latest", tmp_path / "bad.png", tmp_path / "day.jpg")
+    assert (shown.code, "light" in shown.out, "bad.png is empty" in shown.err) == (2, True, True)
+    assert conviction("predict", "latest", tmp_path / "bad.png", "--json").json["error"]["kind"] == "data"
 
 
 def test_recipes_are_listed_and_shown_whole() -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -49,6 +51,84 @@ def test_unknown_names_are_refused_from_python_too() -> None:
         conviction.train("digts")
     with pytest.raises(AttributeError):
         conviction.nonsense  # noqa: B018
+
+
+def test_grey_pictures_need_no_channel_axis() -> None:
+    run = conviction.train("digits", {"fit.epochs": 1})
+    pictures = np.random.default_rng(0).integers(0, 256, (3, 8, 8, 1), np.uint8)
+    expected = run.predict(pictures)
+    assert len(expected) == 3
+    assert run.predict(pictures[..., 0]) == expected
+    assert run.predict(torch.from_numpy(pictures[..., 0]).unsqueeze(1)) == expected
+    assert run.predict(pictures[0, :, :, 0]) == run.predict(pictures[0])
+    assert run.predict([picture[:, :, 0] for picture in pictures]) == expected
+    assert run.predict(list(torch.from_numpy(pictures[..., 0]))) == expected
+    assert run.predict([]) == []
+
+
+def test_many_pictures_are_predicted_as_one_by_one() -> None:
+    model = conviction.train("digits", {"fit.epochs": 1}).model()
+    pictures = np.random.default_rng(0).integers(0, 256, (300, 8, 8), np.uint8)
+    together = model.predict(pictures)
+    assert len(together) == 300
+    for index in (0, 127, 128, 256, 299):
+        [alone] = model.predict(pictures[index])
+        assert alone.label == together[index].label
+        assert alone.probability == pytest.approx(together[index].probability, abs=1e-6)
+
+
+# Run in a process of its own: in this one, the shape checks of the tests would speak first.
+WRONG_TYPES = """
+import sys
+import numpy as np
+import torch
+import conviction
+
+run = conviction.train("digits", {"fit.epochs": 1, "network": "perceptron"}, home=sys.argv[1])
+calls = [
+    lambda: conviction.train(3),
+    lambda: conviction.train("digits", {3: 4}),
+    lambda: run.evaluate(None),
+    lambda: run.predict(None),
+    lambda: run.predict(3),
+    lambda: run.predict([None]),
+    lambda: run.predict(np.zeros((8, 8))),
+    lambda: run.predict(torch.zeros(1, 8, 8)),
+    lambda: run.predict(np.zeros((2, 8, 8, 4), np.uint8)),
+    lambda: run.predict(np.zeros((0, 8), np.uint8)),
+    lambda: run.predict(np.zeros(8, np.uint8)),
+]
+for call in calls:
+    try:
+        print("accepted", call())
+    except conviction.ConvictionError as error:
+        print(error.message)
+assert conviction.resume(run).id == conviction.Run.open(run).id == run.id
+"""
+_ARRAY = "A picture as an array has `uint8` values (0 to 255) and 1 or 3 channels"
+
+
+def test_wrong_types_are_refused_in_words(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", WRONG_TYPES, str(tmp_path / "text")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    expected = [
+        ("A recipe is a built-in name, a YAML file", "got int (3)."),
+        ("An override's key is text", "got 3."),
+        ("No split named None", "Known: test, train, validation."),
+        ("A picture is a file's path", "got NoneType (None)."),
+        ("A picture is a file's path", "got int (3)."),
+        ("A picture is a file's path", "got NoneType (None)."),
+        (_ARRAY, "got float64 of shape (8, 8)."),
+        (_ARRAY, "got float32 of shape (1, 8, 8)."),
+        (_ARRAY, "got uint8 of shape (8, 8, 4)."),
+        (_ARRAY, "got uint8 of shape (0, 8)."),
+        ("A picture is a file's path", "got uint8 (0)."),
+    ]
+    for line, (start, end) in zip(done.stdout.splitlines(), expected, strict=True):
+        assert line.startswith(start), line
+        assert line.endswith(end), line
+    assert [folder.name for folder in (tmp_path / "text").iterdir() if folder.is_dir()] != []
 
 
 def test_training_never_sees_the_test_split(tmp_path: Path) -> None:

@@ -109,6 +109,35 @@ def test_interrupted_run_says_so_and_goes_on(tmp_path: Path, recipe: Path, sign:
     assert_same_run(whole.folder, folder)
 
 
+@pytest.mark.slow
+def test_a_second_interruption_does_not_wait_and_loses_nothing(tmp_path: Path, recipe: Path) -> None:
+    whole = train(recipe, home=tmp_path / "whole")
+    process = start("train", recipe)
+    folder = _wait_for_epoch(tmp_path / "runs", 1)
+    # The second arrives while the first one's figures are drawn, or a little before or after.
+    process.send_signal(signal.SIGINT)
+    time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Traceback" not in err
+    assert "Interrupted" in err
+    assert conviction("resume").code == 0
+    assert_same_run(whole.folder, folder)
+
+
+@pytest.mark.parametrize("pause_s", [0.03, 0.06, 0.1, 0.2, 0.4])
+def test_an_interruption_while_the_program_starts_shows_no_traceback(pause_s: float) -> None:
+    process = start("train", "digits")
+    time.sleep(pause_s)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    if process.returncode == -signal.SIGINT:
+        pytest.skip("Python itself was not up yet")
+    assert process.returncode == 130
+    assert "Traceback" not in err
+
+
 def _wait_for_epoch(home: Path, epoch: int) -> RunFolder:
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:

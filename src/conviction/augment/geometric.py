@@ -10,6 +10,7 @@ from pydantic import Field
 from torch import Generator, Tensor
 
 from conviction.augment.base import AUGMENTATIONS, Augmentation, AugmentConfig
+from conviction.core.errors import ConfigError
 
 
 class HorizontalFlipConfig(AugmentConfig):
@@ -36,8 +37,15 @@ def random_crop(images: UInt8[Tensor, "B C H W"], padding_px: int, generator: Ge
     """Each image padded with zeros on all sides, then cut to its former size at a place of its own.
 
     The two offsets of an image are uniform on 0 … 2·padding_px.
+
+    Raises: ConfigError where an image could be shifted out of sight.
     """
     num_images, _, height, width = images.shape
+    if padding_px >= min(height, width):
+        raise ConfigError(
+            f"random_crop: `padding_px < {min(height, width)}`, the pictures' shorter side, must hold, but got "
+            f"{padding_px=}: a picture could be shifted out of sight."
+        )
     offsets_2B = torch.randint(0, 2 * padding_px + 1, (2, num_images), generator=generator).to(images.device)
     padded = torch.nn.functional.pad(images, (padding_px,) * 4).permute(0, 2, 3, 1)
     rows_BH = offsets_2B[0, :, None] + torch.arange(height, device=images.device)

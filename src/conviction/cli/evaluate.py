@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from conviction.cli.options import JsonOption, LedgerOption, RunArgument, WeightsOption
-from conviction.cli.output import percent, print_json, print_lines, print_table, shown_score
+from conviction.cli.output import percent, print_aside, print_json, print_lines, print_table, shown_score
 from conviction.core.records import Score
 
 if TYPE_CHECKING:
@@ -79,17 +79,27 @@ def predict(
     weights: WeightsOption = "best",
     as_json: JsonOption = False,
 ) -> None:
-    """Name what is in pictures."""
+    """Name what is in pictures. Those that cannot be read are named too, and the exit code is then 2."""
     from conviction import Run
+    from conviction.core.errors import DataError
 
     opened = Run.open(run)
-    predictions = opened.predict(pictures, weights)
+    model = opened.model(weights)
+    found, faults = [], []
+    for picture in pictures:
+        try:
+            found.append((picture, model.predict(picture)[0]))
+        except DataError as error:
+            faults.append({"picture": picture, "message": error.message})
+    if not found:
+        raise DataError("\n".join(fault["message"] for fault in faults))
     if as_json:
-        found = [
-            {"picture": picture, **asdict(prediction)}
-            for picture, prediction in zip(pictures, predictions, strict=True)
-        ]
-        print_json({"run": opened.id, "weights": weights, "predictions": found})
-        return
-    rows = [(picture, p.label, percent(p.probability)) for picture, p in zip(pictures, predictions, strict=True)]
-    print_table("", [("picture", "left"), ("class", "left"), ("probability", "right")], rows)
+        predictions = [{"picture": picture, **asdict(prediction)} for picture, prediction in found]
+        print_json({"run": opened.id, "weights": weights, "predictions": predictions, "unreadable": faults})
+    else:
+        rows = [(picture, prediction.label, percent(prediction.probability)) for picture, prediction in found]
+        print_table("", [("picture", "left"), ("class", "left"), ("probability", "right")], rows)
+        for fault in faults:
+            print_aside(f"Error: {fault['message']}")
+    if faults:
+        raise typer.Exit(2)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from collections.abc import Sequence
@@ -51,8 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command line and exit: 0 where all went well, 2 for a user's fault, 130 after an interruption."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     as_json = "--json" in given
-    # A polite request to end, as schedulers of clusters send it, is treated like Ctrl-C.
-    signal.signal(signal.SIGTERM, _interrupt)
+    _answer_interruptions(as_json)
     try:
         code = app(given, standalone_mode=False, prog_name="conviction")
     except ConvictionError as error:
@@ -75,8 +75,23 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 _INTERRUPTED_MESSAGE = "Interrupted."
 
 
-def _interrupt(signum: int, frame: Any) -> NoReturn:
-    raise KeyboardInterrupt
+def _answer_interruptions(as_json: bool) -> None:
+    """Ctrl-C, and the polite request to end that schedulers of clusters send, raise KeyboardInterrupt once.
+
+    A second one does not wait for what the first has set going: at every moment, what is on disk is whole.
+    """
+    numbers = [number for number in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(number) != signal.SIG_IGN]
+
+    def leave(signum: int, frame: Any) -> NoReturn:
+        os._exit(_fail("interrupted", "Interrupted twice: ended at once.", as_json, INTERRUPTED))
+
+    def interrupt(signum: int, frame: Any) -> NoReturn:
+        for number in numbers:
+            signal.signal(number, leave)
+        raise KeyboardInterrupt
+
+    for number in numbers:
+        signal.signal(number, interrupt)
 
 
 def _usage_message(error: Any) -> str:
@@ -95,7 +110,3 @@ def _fail(kind: str, message: str, as_json: bool, code: int) -> int:
     else:
         sys.stderr.write(f"Error: {readable}\n")
     return code
-
-
-if __name__ == "__main__":
-    main()

@@ -199,6 +199,8 @@ def with_overrides(settings: Mapping[str, Any], overrides: Mapping[str, Any]) ->
     """
     changed = _copied(settings)
     for dotted, value in overrides.items():
+        if not isinstance(dotted, str):
+            raise ConfigError(f"An override's key is text, for example 'fit.epochs', but got {dotted!r}.")
         _assign(changed, dotted, value)
     return dict(changed)
 

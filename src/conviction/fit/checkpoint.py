@@ -37,8 +37,12 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], about: dict[str, Any
 
 
 def _write(path: Path, tensors: dict[str, Tensor], text: str) -> None:
+    # safetensors lets the owner alone read what it writes; the run's other files are as open as the umask says.
+    path.touch()
+    mode = path.stat().st_mode
     try:
         save_file(tensors, path, metadata={_ABOUT: text})
+        path.chmod(mode)
     except SafetensorError as error:
         # safetensors reports a full disk in words of its own.
         if found := re.search(r"os error (\d+)", str(error)):

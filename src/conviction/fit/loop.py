@@ -109,10 +109,12 @@ class Trainer:
     def _validate(self, epoch: int) -> Score:
         found = self._score(self.validation)
         if not math.isfinite(found.loss):
+            num_steps = self.train.num_batches
+            place = f"after epoch {epoch}, step {num_steps} of {num_steps}" if epoch else "before the first step"
             raise TrainingDiverged(
-                f"The validation loss became {found.loss} after epoch {epoch}, at learning rate "
-                f"{self._rate(epoch * self.train.num_batches - 1):g}. Lower optimizer.learning_rate, or set "
-                "fit.gradient_clip_norm."
+                f"The validation loss became {found.loss} {place}, at learning rate "
+                f"{self._rate(epoch * num_steps - 1):g}. Lower optimizer.learning_rate, or set "
+                "fit.gradient_clip_norm. The weights of the best epoch are kept."
             )
         return found
 

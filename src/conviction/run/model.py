@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import reprlib
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -24,11 +25,12 @@ from conviction.data.source.base import MOST_PIXELS
 from conviction.data.standardize import Deviation, Standardization
 from conviction.fit.checkpoint import load_weights
 from conviction.nets import NETWORKS, NetworkConfig, build_network
-from conviction.run.prepared import Prepared
+from conviction.run.prepared import PREDICTION_BATCH, Prepared
 
 MODEL_FORMAT = 1
 Side = Annotated[int, Field(ge=1, le=65536)]
 Picture = str | Path | Image.Image | np.ndarray | Tensor
+_CHANNELS = (1, 3)
 
 
 class Preprocessing(Config):
@@ -83,17 +85,20 @@ class Model:
         """One prediction for each picture.
 
         A picture is a file's path, a Pillow image, or `uint8` values: numpy (H, W, C) or (B, H, W, C), torch
-        (C, H, W) or (B, C, H, W). It is brought to the size and the colours that the network was trained on.
+        (C, H, W) or (B, C, H, W) with 1 or 3 channels, or grey without channels, (H, W) or (B, H, W). It is brought
+        to the size and the colours that the network was trained on.
 
-        Raises: DataError where a picture cannot be read, ConfigError where an array has another type or shape.
+        Raises: DataError where a picture cannot be read, ConfigError where it is something else.
         """
-        arrays = [self._prepared(picture) for picture in _listed(pictures)]
-        if not arrays:
-            return []
-        images = torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2)
-        with torch.inference_mode():
-            probabilities = self.network(self.standardization(images)).float().softmax(dim=1)
-        return [self._named(row.tolist()) for row in probabilities]
+        listed = _listed(pictures)
+        found = []
+        for start in range(0, len(listed), PREDICTION_BATCH["cpu"]):
+            arrays = [self._prepared(picture) for picture in listed[start : start + PREDICTION_BATCH["cpu"]]]
+            images = torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2)
+            with torch.inference_mode():
+                probabilities = self.network(self.standardization(images)).float().softmax(dim=1)
+            found += [self._named(row.tolist()) for row in probabilities]
+        return found
 
     def _named(self, probabilities: list[float]) -> Prediction:
         best = max(range(len(probabilities)), key=probabilities.__getitem__)
@@ -106,13 +111,7 @@ class Model:
                 return decode(_read_file(Path(picture)), self.decode_settings)
             if isinstance(picture, Image.Image):
                 return as_array(picture, self.decode_settings)
-            array = picture.cpu().permute(1, 2, 0).numpy() if isinstance(picture, Tensor) else picture
-            if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] not in (1, 3):
-                raise ConfigError(
-                    "A picture as an array has `uint8` values and 1 or 3 channels, but got "
-                    f"{array.dtype} of shape {tuple(array.shape)}."
-                )
-            return as_array(Image.fromarray(array[:, :, 0] if array.shape[2] == 1 else array), self.decode_settings)
+            return as_array(Image.fromarray(_pixels(picture)), self.decode_settings)
         except UnreadablePicture as fault:
             name = picture if isinstance(picture, str | Path) else "The picture"
             raise DataError(f"{name} {fault}.") from fault
@@ -120,10 +119,42 @@ class Model:
 
 def _listed(pictures: Picture | Sequence[Picture]) -> list[Picture]:
     if isinstance(pictures, np.ndarray | Tensor):
-        return list(pictures) if pictures.ndim == 4 else [pictures]
+        return [pictures] if _is_one_picture(pictures) else list(pictures)
     if isinstance(pictures, str | Path | Image.Image):
         return [pictures]
+    if not isinstance(pictures, Iterable):
+        raise _no_picture(pictures)
     return list(pictures)
+
+
+def _is_one_picture(array: np.ndarray | Tensor) -> bool:
+    return array.ndim == 2 or (array.ndim == 3 and array.shape[_channel_axis(array)] in _CHANNELS)
+
+
+def _pixels(picture: object) -> np.ndarray:
+    """(H, W) or (H, W, 3) as Pillow takes it. Raises: ConfigError."""
+    if not isinstance(picture, np.ndarray | Tensor):
+        raise _no_picture(picture)
+    kind = str(picture.dtype).removeprefix("torch.")
+    if not _is_one_picture(picture) or kind != "uint8" or 0 in picture.shape:
+        raise ConfigError(
+            "A picture as an array has `uint8` values (0 to 255) and 1 or 3 channels, (H, W, C) in numpy and (C, H, W) "
+            f"in torch, or none at all, (H, W), but got {kind} of shape {tuple(picture.shape)}."
+        )
+    if isinstance(picture, Tensor):
+        picture = (picture.permute(1, 2, 0) if picture.ndim == 3 else picture).cpu().numpy()
+    return picture[:, :, 0] if picture.ndim == 3 and picture.shape[2] == 1 else picture
+
+
+def _channel_axis(array: np.ndarray | Tensor) -> int:
+    return 0 if isinstance(array, Tensor) else 2
+
+
+def _no_picture(value: object) -> ConfigError:
+    return ConfigError(
+        f"A picture is a file's path, a Pillow image, or an array of numpy or torch, but got {type(value).__name__} "
+        f"({reprlib.repr(value)})."
+    )
 
 
 def _read_file(path: Path) -> bytes:

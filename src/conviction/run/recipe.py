@@ -11,7 +11,7 @@ from pydantic import BeforeValidator, Field, model_validator
 from conviction.augment import AUGMENTATIONS, AugmentConfig
 from conviction.core.config import Config, parse, parse_assignment, read_mapping, read_yaml, with_overrides, write_yaml
 from conviction.core.device import DeviceName, PrecisionName
-from conviction.core.errors import NewerFormat, UnknownName
+from conviction.core.errors import ConfigError, NewerFormat, UnknownName
 from conviction.core.registry import OneOf
 from conviction.data.source import SOURCES, SourceConfig
 from conviction.data.source.folder import FolderConfig
@@ -123,6 +123,11 @@ def _read(recipe: str | Path | Mapping[str, Any] | Recipe) -> tuple[dict[str, An
         return recipe.settings(), f"The recipe {recipe.name!r}"
     if isinstance(recipe, Mapping):
         return dict(recipe), "The recipe"
+    if not isinstance(recipe, str | Path):
+        raise ConfigError(
+            "A recipe is a built-in name, a YAML file, a mapping or a Recipe, but got "
+            f"{type(recipe).__name__} ({recipe!r})."
+        )
     if isinstance(recipe, Path) or _looks_like_a_file(recipe):
         return read_mapping(Path(recipe).expanduser()), str(recipe)
     if recipe not in recipe_names():

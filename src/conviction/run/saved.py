@@ -34,9 +34,13 @@ class Run:
         self._ledger_url = ledger_url
 
     @classmethod
-    def open(cls, reference: str | Path = "latest", home: Path | None = None, ledger_url: str | None = None) -> Run:
+    def open(
+        cls, reference: str | Path | Run = "latest", home: str | Path | None = None, ledger_url: str | None = None
+    ) -> Run:
         """The run with this id (a part is enough), in this folder, or the `latest`. Raises: RunError."""
-        return cls(find_run_folder(str(reference), home or runs_home()), ledger_url)
+        if isinstance(reference, Run):
+            return cls(reference.folder, ledger_url or reference._ledger_url)
+        return cls(find_run_folder(str(reference), Path(home or runs_home())), ledger_url)
 
     def __repr__(self) -> str:
         return f"Run({str(self.folder.path)!r})"

@@ -25,7 +25,7 @@ from conviction.core.errors import ConvictionError, LedgerError, RunError, Train
 from conviction.core.files import write_json, write_text
 from conviction.core.ledger import Ledger
 from conviction.core.records import EpochRecord, RunSummary, Status, Timing, from_json, to_json
-from conviction.core.run_folder import RunFolder, create_run_folder, find_run_folder, runs_home
+from conviction.core.run_folder import RunFolder, create_run_folder, runs_home
 from conviction.fit.checkpoint import (
     load_checkpoint,
     load_tensors,
@@ -53,7 +53,7 @@ def train(
     recipe: str | Path | Mapping[str, Any] | Recipe,
     overrides: Mapping[str, Any] | None = None,
     *,
-    home: Path | None = None,
+    home: str | Path | None = None,
     ledger_url: str | None = None,
     watcher: Watcher | None = None,
 ) -> Run:
@@ -70,7 +70,7 @@ def train(
     watcher = watcher or Watcher()
     resolved = _with_whole_path(load_recipe(recipe, overrides))
     machine = Machine.for_recipe(resolved)
-    home = home or runs_home()
+    home = Path(home or runs_home())
     with training_faults(resolved):
         prepared = prepare(resolved, machine, watcher.packing)
         trainer = _build_trainer(prepared)
@@ -85,9 +85,9 @@ def train(
 
 
 def resume(
-    reference: str | Path = "latest",
+    reference: str | Path | Run = "latest",
     *,
-    home: Path | None = None,
+    home: str | Path | None = None,
     ledger_url: str | None = None,
     watcher: Watcher | None = None,
 ) -> Run:
@@ -100,7 +100,7 @@ def resume(
     """
     check_torch_and_torchvision()
     watcher = watcher or Watcher()
-    folder = find_run_folder(str(reference), home or runs_home())
+    folder = Run.open(reference, home).folder
     recipe = load_recipe(folder.recipe)
     with folder.held(), training_faults(recipe):
         summary = folder.read_summary()
@@ -298,7 +298,7 @@ def _build_trainer(prepared: Prepared) -> Trainer:
     with rng.torch_default(recipe.seed, "initialisation"):
         network = build_network(recipe.network, prepared.input_shape, len(prepared.pack.classes))
     network = to_channels_last(network).to(machine.device)
-    training_stream = prepared.stream(prepared.splits.train, build_augmentations(recipe.augment))
+    training_stream = prepared.stream(prepared.splits.train, build_augmentations(recipe.augment, prepared.input_shape))
     return Trainer(
         network=network,
         optimizer=build_optimizer(recipe.optimizer, network),

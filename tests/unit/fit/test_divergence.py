@@ -78,6 +78,6 @@ class TestDivergence:
         with torch.no_grad():
             found.network.classifier.bias[0] = math.nan
         with pytest.raises(
-            TrainingDiverged, match=r"The validation loss became nan after epoch 0, at learning rate 0\.25"
+            TrainingDiverged, match=r"The validation loss became nan before the first step, at learning rate 0\.25"
         ):
             found.epoch_zero()

@@ -135,7 +135,7 @@ class TestFigures:
         assert record.train.accuracy == record.train_fixed.accuracy
 
     def test_fixed_figures_see_the_pictures_without_augmentation(self) -> None:
-        flip = build_augmentations([HorizontalFlipConfig(p=1)])
+        flip = build_augmentations([HorizontalFlipConfig(p=1)], (1, 8, 8))
         plain = run(trainer(schedule=FROZEN, measure_train_fixed=True), 1)[0]
         flipped = run(trainer(schedule=FROZEN, measure_train_fixed=True, augmentations=flip), 1)[0]
         assert flipped.train_fixed == plain.train_fixed
@@ -209,7 +209,7 @@ class TestClipping:
 
 class TestRandomNumbers:
     def test_the_seed_decides_every_bit(self) -> None:
-        flip = build_augmentations([HorizontalFlipConfig()])
+        flip = build_augmentations([HorizontalFlipConfig()], (1, 8, 8))
         first, same, other = (trainer(RICH, seed=seed, augmentations=flip) for seed in (1, 1, 2))
         assert run(first) == run(same)
         assert equal(first.network, same.network)
@@ -235,7 +235,7 @@ class TestRandomNumbers:
 
     def test_torchs_own_generator_stays_as_it_was(self) -> None:
         before = torch.get_rng_state()
-        found = trainer(RICH, augmentations=build_augmentations([HorizontalFlipConfig()]))
+        found = trainer(RICH, augmentations=build_augmentations([HorizontalFlipConfig()], (1, 8, 8)))
         found.epoch_zero()
         run(found)
         assert torch.equal(torch.get_rng_state(), before)
