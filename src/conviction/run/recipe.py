@@ -111,7 +111,7 @@ def parse_overrides(assignments: Iterable[str]) -> dict[str, Any]:
 def _with_named_defaults(settings: dict[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
     """The settings, with the default choice named for each stage that is left out and yet has a part replaced."""
     named = dict(settings)
-    for stage in {key.split(".")[0] for key in overrides if "." in key} - set(settings):
+    for stage in {str(key).split(".")[0] for key in overrides if "." in str(key)} - set(settings):
         default = Recipe.model_fields[stage].default if stage in Recipe.model_fields else None
         if isinstance(default, Config) and "name" in type(default).model_fields:
             named[stage] = {"name": default.model_dump()["name"]}
