@@ -43,12 +43,22 @@ def test_fault_gets_its_message(case: Case, tmp_path: Path, monkeypatch: pytest.
 
 
 def test_reference_lists_every_message() -> None:
-    if len(_messages) < len(CASES):
-        pytest.skip("only when every case ran before in this process")
-    expected = _page()
-    if os.environ.get("UPDATE_DOCS"):
-        REFERENCE.write_text(expected, encoding="utf-8")
-    assert REFERENCE.read_text(encoding="utf-8") == expected, "make docs writes it anew"
+    """The whole page where every case ran before in this process; otherwise what is known of it."""
+    whole = len(_messages) == len(CASES)
+    if whole and os.environ.get("UPDATE_DOCS"):
+        REFERENCE.write_text(_page(), encoding="utf-8")
+    written = REFERENCE.read_text(encoding="utf-8")
+    for case in CASES:
+        assert f"\n| {case.title} | `{case.kind}` | " in written, "make docs writes it anew"
+        if (case.family, case.title) in _messages:
+            assert _row(case) in written, "make docs writes it anew"
+    if whole:
+        assert written == _page(), "make docs writes it anew"
+
+
+def _row(case: Case) -> str:
+    text = _messages[case.family, case.title].replace("|", "\\|").replace("\n", "<br>")
+    return f"| {case.title} | `{case.kind}` | {text} |"
 
 
 def _page() -> str:
@@ -61,10 +71,7 @@ def _page() -> str:
     ]
     for family in dict.fromkeys(case.family for case in CASES):
         lines += ["", f"## {family}", "", "| what is wrong | kind | message |", "|---|---|---|"]
-        for case in CASES:
-            if case.family == family:
-                text = _messages[family, case.title].replace("|", "\\|").replace("\n", "<br>")
-                lines.append(f"| {case.title} | `{case.kind}` | {text} |")
+        lines += [_row(case) for case in CASES if case.family == family]
     return "\n".join(lines) + "\n"
 
 

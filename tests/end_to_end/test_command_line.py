@@ -222,7 +222,7 @@ def test_show_lists_epochs_and_evaluations(trained: Finished) -> None:
     shown = conviction("runs", "show", "--json").json
     assert [record["epoch"] for record in shown["history"]] == [0, 1, 2]
     assert [evaluation["split"] for evaluation in shown["evaluations"]] == ["test"]
-    assert "learning rate" in conviction("runs", "show").out
+    assert "accuracy" in conviction("runs", "show").out
 
 
 def test_predict_names_what_is_in_pictures(tmp_path: Path) -> None:

@@ -123,7 +123,7 @@ def test_wrong_types_are_refused_in_words(tmp_path: Path) -> None:
         (_ARRAY, "got float32 of shape (1, 8, 8)."),
         (_ARRAY, "got uint8 of shape (8, 8, 4)."),
         (_ARRAY, "got uint8 of shape (0, 8)."),
-        ("A picture is a file's path", "got uint8 (0)."),
+        ("A picture is a file's path", "got uint8 (np.uint8(0))."),
     ]
     for line, (start, end) in zip(done.stdout.splitlines(), expected, strict=True):
         assert line.startswith(start), line

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from conviction.cli.options import JsonOption, LedgerOption, RunArgument, WeightsOption
-from conviction.cli.output import percent, print_aside, print_json, print_lines, print_table, shown_score
+from conviction.cli.output import Column, percent, print_aside, print_json, print_lines, print_table, shown_score
 from conviction.core.records import Score
 
 if TYPE_CHECKING:
@@ -34,10 +34,13 @@ def evaluate(
         return
     print_lines(_describe(evaluation, opened))
     if detail:
-        rows = [
-            (name, "–" if share is None else percent(share)) for name, share in evaluation.accuracy_by_class.items()
-        ]
-        print_table("", [("class", "left"), (f"{split} accuracy", "right")], rows)
+        columns = [Column("class", "left"), Column(f"{split} accuracy"), Column("pictures")]
+        print_table(columns, [_class_cells(evaluation, name) for name in evaluation.accuracy_by_class])
+
+
+def _class_cells(evaluation: Evaluation, name: str) -> tuple[str, ...]:
+    share, count = evaluation.accuracy_by_class[name], evaluation.count_by_class[name]
+    return (name, "–", "0") if share is None else (name, percent(share), f"{round(share * count):,} of {count:,}")
 
 
 def _evaluation_json(evaluation: Evaluation) -> dict[str, Any]:
@@ -57,10 +60,17 @@ def _describe(evaluation: Evaluation, run: Run) -> list[str]:
         f"{evaluation.split.capitalize():<11} {shown_score(found)} nats; 95 % interval of the accuracy "
         f"{100 * low:.1f} to {100 * high:.1f} %"
     )
-    lines += [f"{name.replace('_', ' ')}: {value:.4f}" for name, value in evaluation.detail.items()]
+    lines += [f"{_DETAIL_LABELS[name]:<27} {percent(value)}" for name, value in evaluation.detail.items()]
     if evaluation.split == "test":
         lines.append(_describe_openings(evaluation))
     return [*lines, *describe_places(run.path)]
+
+
+_DETAIL_LABELS = {
+    "macro_f1": "F1, mean over the classes",
+    "expected_calibration_error": "Expected calibration error",
+    "top_5_accuracy": "Top-5 accuracy",
+}
 
 
 def _describe_openings(evaluation: Evaluation) -> str:
@@ -98,7 +108,7 @@ def predict(
         print_json({"run": opened.id, "weights": weights, "predictions": predictions, "unreadable": faults})
     else:
         rows = [(picture, prediction.label, percent(prediction.probability)) for picture, prediction in found]
-        print_table("", [("picture", "left"), ("class", "left"), ("probability", "right")], rows)
+        print_table([Column("picture", "left"), Column("class", "left"), Column("probability")], rows)
         for fault in faults:
             print_aside(f"Error: {fault['message']}")
     if faults:

@@ -18,7 +18,6 @@ FAULT, INTERRUPTED = 2, 130
 app = typer.Typer(
     name="conviction",
     help="Train image classifiers fast, compare them fairly, and see what they have learned.",
-    no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
@@ -50,7 +49,7 @@ def conviction(
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command line and exit: 0 where all went well, 2 for a user's fault, 130 after an interruption."""
-    given = list(sys.argv[1:] if arguments is None else arguments)
+    given = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
     as_json = "--json" in given
     _answer_interruptions(as_json)
     try:

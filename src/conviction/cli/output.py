@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -42,19 +43,53 @@ def console(stderr: bool = False) -> Console:
     return Console(stderr=stderr, width=None if stream.isatty() else _WIDTH_WITHOUT_TERMINAL, highlight=False)
 
 
-def print_table(title: str, columns: Sequence[tuple[str, str]], rows: Iterable[Sequence[str]]) -> None:
-    """A table; each column has a heading and is aligned `left` or `right`."""
+@dataclass(frozen=True)
+class Column:
+    """A column of a table; in a narrow terminal those with the highest rank are left out first, rank 0 never."""
+
+    heading: str
+    align: Literal["left", "right"] = "right"
+    rank: int = 0
+
+
+# One for the frame, which is not drawn, and one on either side of it.
+_BETWEEN_COLUMNS = 3
+
+
+def print_table(columns: Sequence[Column], rows: Iterable[Sequence[str]]) -> None:
+    """A table as wide as the terminal allows."""
     from rich import box
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
-    for heading, justify in columns:
-        table.add_column(Text(heading), justify="right" if justify == "right" else "left", overflow="fold")
-    for row in rows:
+    listed = [list(row) for row in rows]
+    target = console()
+    shown = _columns_that_fit(columns, listed, target.width)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for index in shown:
+        table.add_column(Text(columns[index].heading), justify=columns[index].align, overflow="fold")
+    for row in listed:
         # As plain text: a path or a class may hold what rich would read as markup.
-        table.add_row(*map(Text, row))
-    console().print(table)
+        table.add_row(*(Text(row[index]) for index in shown))
+    target.print(table)
+    if left_out := [columns[index].heading.replace("\n", " ") for index in range(len(columns)) if index not in shown]:
+        print_aside(f"note: the terminal is too narrow for: {', '.join(left_out)}.")
+
+
+def _columns_that_fit(columns: Sequence[Column], rows: Sequence[Sequence[str]], width: int) -> list[int]:
+    from rich.cells import cell_len
+
+    def widest(index: int) -> int:
+        texts = [*columns[index].heading.split("\n"), *(row[index] for row in rows)]
+        return max(map(cell_len, texts)) + _BETWEEN_COLUMNS
+
+    shown = list(range(len(columns)))
+    while sum(map(widest, shown)) - 1 > width:
+        last = max(shown, key=lambda index: (columns[index].rank, index))
+        if columns[last].rank == 0:
+            break
+        shown.remove(last)
+    return shown
 
 
 def percent(share: float) -> str:

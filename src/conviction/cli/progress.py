@@ -4,33 +4,61 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING
 
 from conviction.cli.output import console, percent, print_aside
-from conviction.core.records import EpochRecord, RunSummary, Timing
+from conviction.core.records import EpochRecord, RunSummary, Score, Timing
 from conviction.fit.watcher import Watcher
 
 if TYPE_CHECKING:
     from rich.progress import TaskID
 
 _LINE_EVERY_S = 10.0
-HEADINGS = (
-    f"{'epoch':>9}  {'training':^18}  {'validation':^18}  {'learning':>9}  {'images':>9}\n"
-    f"{'':>9}  {'loss':>9} {'accuracy':>8}  {'loss':>9} {'accuracy':>8}  {'rate':>9}  {'a second':>9}"
+# Of lines that go to a file.
+_WIDTH = 80
+# In a narrow terminal the last of these are left out.
+_HEADINGS = (
+    (f"{'epoch':>9}", " " * 9),
+    (f"{'training':^18}", f"{'loss':>9} {'accuracy':>8}"),
+    (f"{'validation':^18}", f"{'loss':>9} {'accuracy':>8}"),
+    (f"{'learning':>9}", f"{'rate':>9}"),
+    (f"{'images':>9}", f"{'a second':>9}"),
 )
+_BETWEEN = "  "
 
 
-def epoch_line(record: EpochRecord, timing: Timing, num_epochs: int, is_best: bool) -> str:
-    """One line of the table under `HEADINGS`; `*` marks the best epoch so far."""
+def headings(width: int) -> list[str]:
+    """The two lines above the epochs' lines, for a terminal of `width` columns."""
+    return [_joined([parts[line] for parts in _HEADINGS], width) for line in (0, 1)]
+
+
+def epoch_line(record: EpochRecord, timing: Timing, num_epochs: int, is_best: bool, width: int) -> str:
+    """One line of the table under `headings`; `*` marks the best epoch so far."""
     train = record.train or record.train_fixed
-    train_loss = f"{train.loss:9.4f}" if train else f"{'–':>9}"
-    train_accuracy = percent(train.accuracy) if train else "–"
-    speed = f"{timing.images_per_second:9,.0f}" if timing.train_s else f"{'–':>9}"
-    return (
-        f"{f'{record.epoch}/{num_epochs}':>9}  {train_loss} {train_accuracy:>8}  {record.validation.loss:9.4f} "
-        f"{percent(record.validation.accuracy):>8}  {record.learning_rate:9.3g}  {speed} {'*' if is_best else ''}"
-    ).rstrip()
+    cells = [
+        f"{f'{record.epoch}/{num_epochs}':>9}",
+        _score_cell(train) if train else f"{'–':>9} {'–':>8}",
+        _score_cell(record.validation),
+        f"{record.learning_rate:9.3g}",
+        f"{timing.images_per_second:9,.0f}" if timing.train_s else f"{'–':>9}",
+    ]
+    return _joined(cells, width) + (" *" if is_best else "")
+
+
+def _score_cell(score: Score) -> str:
+    return f"{score.loss:9.4f} {percent(score.accuracy):>8}"
+
+
+def _joined(cells: Sequence[str], width: int) -> str:
+    """As many of the cells as leave room for the mark of the best epoch."""
+    line = cells[0]
+    for cell in cells[1:]:
+        if len(line) + len(_BETWEEN) + len(cell) > width - len(" *"):
+            break
+        line += _BETWEEN + cell
+    return line
 
 
 def describe_start(summary: RunSummary) -> list[str]:
@@ -72,7 +100,8 @@ class PlainWatcher(Watcher):
             print_aside(line)
         if summary.epochs:
             print_aside(f"going on after epoch {summary.epochs}")
-        print_aside(HEADINGS)
+        for line in headings(_WIDTH):
+            print_aside(line)
 
     def note(self, text: str) -> None:
         print_aside(f"note: {text}")
@@ -82,7 +111,7 @@ class PlainWatcher(Watcher):
             print_aside(f"{f'{epoch}/{self._num_epochs}':>9}  step {num_done:,} of {num_steps:,}")
 
     def epoch(self, record: EpochRecord, timing: Timing, is_best: bool) -> None:
-        print_aside(epoch_line(record, timing, self._num_epochs, is_best))
+        print_aside(epoch_line(record, timing, self._num_epochs, is_best, _WIDTH))
         self._last_line = time.monotonic()
 
     def _is_time(self) -> bool:
@@ -135,7 +164,8 @@ class LiveWatcher(PlainWatcher):
             self._progress.print(escape(line))
         if summary.epochs:
             self._progress.print(f"going on after epoch {summary.epochs}")
-        self._progress.print(f"[dim]{HEADINGS}[/dim]")
+        for line in headings(self._progress.console.width):
+            self._progress.print(f"[dim]{line}[/dim]")
 
     def note(self, text: str) -> None:
         from rich.markup import escape
@@ -146,7 +176,7 @@ class LiveWatcher(PlainWatcher):
         self._show(f"epoch {epoch}", num_done, num_steps)
 
     def epoch(self, record: EpochRecord, timing: Timing, is_best: bool) -> None:
-        line = epoch_line(record, timing, self._num_epochs, is_best)
+        line = epoch_line(record, timing, self._num_epochs, is_best, self._progress.console.width)
         self._progress.print(f"[bold]{line}[/bold]" if is_best else line)
 
     def _show(self, description: str, num_done: int, total: int) -> None:

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from conviction.cli.options import JsonOption, SetOption
-from conviction.cli.output import print_json, print_lines, print_table, refuse_early_json
+from conviction.cli.output import Column, print_json, print_lines, print_table, refuse_early_json
 
 app = typer.Typer(help="The built-in recipes.", invoke_without_command=True)
 
@@ -24,7 +24,7 @@ def recipes(context: typer.Context, as_json: JsonOption = False) -> None:
     if as_json:
         print_json({"recipes": [{"name": name, "description": summary} for name, summary in listed]})
         return
-    print_table("", [("recipe", "left"), ("what it trains", "left")], listed)
+    print_table([Column("recipe", "left"), Column("what it trains", "left")], listed)
     print_lines(["Train one: conviction train NAME.  See one whole: conviction recipes show NAME"])
 
 

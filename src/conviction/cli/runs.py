@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -9,6 +10,7 @@ import typer
 
 from conviction.cli.options import JsonOption, LedgerOption, RunArgument
 from conviction.cli.output import (
+    Column,
     epoch_json,
     percent,
     print_aside,
@@ -56,18 +58,7 @@ def runs(
     if not rows:
         print_lines(["There is no run yet. Train one: conviction train digits"])
         return
-    columns = [
-        ("run", "left"),
-        ("recipe", "left"),
-        ("status", "left"),
-        ("epochs", "right"),
-        ("best epoch", "right"),
-        ("validation accuracy", "right"),
-        ("validation loss", "right"),
-        ("seed", "right"),
-        ("time", "right"),
-    ]
-    print_table("", columns, [_row_cells(row) for row in rows])
+    print_table(_RUN_COLUMNS, [_row_cells(row) for row in rows])
 
 
 @app.command()
@@ -99,7 +90,7 @@ def show(run: RunArgument = "latest", as_json: JsonOption = False) -> None:
         label = f"{evaluation.split.capitalize():<11}"
         lines.append(f"{label} {shown_score(found)} nats: {evaluation.weights} weights, {evaluation.evaluated_at}")
     print_lines([*lines, *describe_places(folder.path)])
-    print_table("", _EPOCH_COLUMNS, [_epoch_cells(record) for record in history])
+    print_table(_EPOCH_COLUMNS, [_epoch_cells(record) for record in history])
 
 
 @app.command()
@@ -118,9 +109,12 @@ def compare(
     if as_json:
         print_json(compared.as_json())
         return
-    columns = [("", "left"), *((name, "right") for name in compared.runs)]
-    rows = [(key, *map(_shown, values)) for key, values in {**compared.settings, **compared.results}.items()]
-    print_table("", columns, rows)
+    columns = [Column("", "left"), *(Column(_broken(name)) for name in compared.runs)]
+    rows = [
+        (key, *(_shown(key, value) for value in values))
+        for key, values in {**compared.settings, **compared.results}.items()
+    ]
+    print_table(columns, rows)
     if not compared.settings:
         print_lines(["The settings are the same."])
 
@@ -196,6 +190,19 @@ def _row_json(row: ListedRun) -> dict[str, Any]:
     }
 
 
+_RUN_COLUMNS = [
+    Column("run", "left"),
+    Column("recipe", "left", rank=6),
+    Column("status", "left"),
+    Column("epochs", rank=3),
+    Column("best\nepoch", rank=4),
+    Column("validation\naccuracy"),
+    Column("validation\nloss", rank=1),
+    Column("seed", rank=2),
+    Column("time", rank=5),
+]
+
+
 def _row_cells(row: ListedRun) -> tuple[str, ...]:
     best = row.best.validation if row.best else None
     return (
@@ -224,12 +231,12 @@ def _sort_key(sort: str) -> Callable[[ListedRun], Any]:
 
 
 _EPOCH_COLUMNS = [
-    ("epoch", "right"),
-    ("training loss", "right"),
-    ("training accuracy", "right"),
-    ("validation loss", "right"),
-    ("validation accuracy", "right"),
-    ("learning rate", "right"),
+    Column("epoch"),
+    Column("training\nloss", rank=2),
+    Column("training\naccuracy", rank=2),
+    Column("validation\nloss"),
+    Column("validation\naccuracy"),
+    Column("learning\nrate", rank=1),
 ]
 
 
@@ -245,7 +252,18 @@ def _epoch_cells(record: Any) -> tuple[str, ...]:
     )
 
 
-def _shown(value: Any) -> str:
+def _broken(run: str) -> str:
+    """A run's id with a line each for its date, its name and its last part."""
+    return re.sub(r"^(\d{4}-\d\d-\d\d)-(.*)-(\w+)$", r"\1\n\2\n\3", run)
+
+
+def _shown(key: str, value: Any) -> str:
+    if value is None:
+        return "–"
+    if isinstance(value, list):
+        return ", ".join(_shown(key, part) for part in value) or "none"
+    if isinstance(value, bool):
+        return "true" if value else "false"
     if isinstance(value, float):
-        return f"{value:.6g}"
-    return "–" if value is None else str(value)
+        return percent(value) if "accuracy" in key else f"{value:.6g}"
+    return f"{value:,}" if key == "parameters" else str(value)

@@ -38,7 +38,7 @@ class UnknownName(ConfigError):
 
     def __init__(self, what: str, name: str, known: Iterable[str]) -> None:
         self.what, self.name, self.known = what, name, sorted(known)
-        super().__init__(f"No {what} named {name!r}. {did_you_mean(name, self.known)}")
+        super().__init__(f"No {what} named {name!r}. {did_you_mean(str(name), self.known)}")
 
 
 class NewerFormat(ConfigError):

@@ -95,6 +95,7 @@ class Evaluation:
     evaluated_at: str
     interval_95: tuple[float, float]
     accuracy_by_class: dict[str, float | None] = field(default_factory=dict)
+    count_by_class: dict[str, int] = field(default_factory=dict)
     detail: dict[str, float] = field(default_factory=dict)
 
 

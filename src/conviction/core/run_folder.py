@@ -193,7 +193,7 @@ def create_run_folder(home: Path, name: str) -> RunFolder:
 
 
 def find_run_folder(reference: str, home: Path) -> RunFolder:
-    """The run that `reference` means: a folder, an id, a beginning or end of one, or `latest`.
+    """The run that `reference` means: a folder, an id, a part of one, or `latest`.
 
     Raises: RunError where none or several are meant.
     """
@@ -208,7 +208,7 @@ def find_run_folder(reference: str, home: Path) -> RunFolder:
         return max(known.values(), key=lambda folder: folder.summary_file.stat().st_mtime_ns)
     if reference in known:
         return known[reference]
-    meant = [name for name in known if name.startswith(reference) or name.endswith(reference)] if reference else []
+    meant = [name for name in known if reference in name] if reference else []
     if len(meant) == 1:
         return known[meant[0]]
     if meant:

@@ -25,7 +25,11 @@ def accuracy_by_class(
     logits: Float[Tensor, "B K"], labels: Int64[Tensor, " B"], classes: tuple[str, ...]
 ) -> dict[str, float | None]:
     """The share of each class's images that is recognised (its recall); None for a class without images."""
-    correct = logits.argmax(dim=1) == labels
-    counts = torch.bincount(labels, minlength=len(classes)).tolist()
-    hits = torch.bincount(labels[correct], minlength=len(classes)).tolist()
-    return {name: hit / count if count else None for name, hit, count in zip(classes, hits, counts, strict=True)}
+    hits = count_by_class(labels[logits.argmax(dim=1) == labels], classes)
+    counts = count_by_class(labels, classes)
+    return {name: hits[name] / count if count else None for name, count in counts.items()}
+
+
+def count_by_class(labels: Int64[Tensor, " B"], classes: tuple[str, ...]) -> dict[str, int]:
+    """How many images each class has."""
+    return dict(zip(classes, torch.bincount(labels, minlength=len(classes)).tolist(), strict=True))

@@ -16,7 +16,7 @@ from conviction.core.records import EpochRecord, Evaluation, RunSummary, SplitNa
 from conviction.core.run_folder import RunFolder, find_run_folder, runs_home
 from conviction.data.stream import Stream
 from conviction.evaluate.holdout import open_test_split
-from conviction.metrics.accuracy import accuracy_by_class, score
+from conviction.metrics.accuracy import accuracy_by_class, count_by_class, score
 from conviction.metrics.interval import wilson_interval
 from conviction.predict import Predictions, predict
 from conviction.run.model import Model, Picture, Prediction, load_model
@@ -158,6 +158,7 @@ class Run:
             evaluated_at=datetime.now(UTC).isoformat(timespec="seconds"),
             interval_95=wilson_interval(round(found.accuracy * found.count), found.count),
             accuracy_by_class=accuracy_by_class(predictions.logits, predictions.labels, model.classes),
+            count_by_class=count_by_class(predictions.labels, model.classes),
             detail=figures,
         )
 

@@ -96,7 +96,7 @@ def resume(
     On the CPU its weights and history end bit for bit as those of a run that was never interrupted. A run that is
     complete is returned as it is.
 
-    Raises: RunError where the run is being trained, is damaged, or its pictures changed.
+    Raises: RunError where the run is being trained, is damaged, has diverged, or its pictures changed.
     """
     check_torch_and_torchvision()
     watcher = watcher or Watcher()
@@ -107,6 +107,11 @@ def resume(
         if summary.status in ("finished", "stopped_early"):
             watcher.note(f"The run {folder.id} is complete: there is nothing to resume.")
             return Run(folder, ledger_url)
+        if summary.status == "diverged":
+            raise RunError(
+                f"The run {folder.id} diverged, and going on would repeat it: {summary.message} Train anew: "
+                f"conviction train {folder.recipe} --set optimizer.learning_rate=…"
+            )
         machine = Machine.recorded(folder, recipe)
         prepared = prepare(recipe, machine, watcher.packing)
         _refuse_changed_data(folder, summary, prepared)

@@ -1,0 +1,101 @@
+"""Machines, disks, ledgers and command lines that do not play along."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from bad_input.case import Arguments, case, command_case, digits_with, photos, two_classes
+
+command_case(
+    "Training",
+    "loss that becomes NaN",
+    "diverged",
+    ("epoch 1", "step", "learning rate", "optimizer.learning_rate", "best epoch are kept"),
+    *digits_with("optimizer={name: sgd, learning_rate: 1.0e+30}", "fit.epochs=3", "schedule=constant"),
+)
+command_case(
+    "Training",
+    "more memory than there is",
+    "out_of_memory",
+    ("fit.batch_size (now 64", "fit.batch_size=32"),
+    *digits_with("network={preset: perceptron, dense: [{units: 1000000}, {units: 1000000}]}"),
+)
+command_case(
+    "Training",
+    "batch normalisation of a single value",
+    "config",
+    ("fit.batch_size >= 2",),
+    *digits_with("network={preset: perceptron, dense: [{units: 4, normalization: batch}]}", "fit.batch_size=1"),
+)
+command_case(
+    "Training",
+    "GPU that is not there",
+    "config",
+    ("fit.device: cuda", "Use `auto` or `cpu`"),
+    *digits_with("fit.device=cuda"),
+)
+
+
+def mount(place: Path, options: str) -> Path:
+    """A small file system of its own in memory; the test's end takes it away again."""
+    place.mkdir(parents=True, exist_ok=True)
+    command = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(place)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        pytest.skip(f"this user cannot mount a file system: {done.stderr.strip()}")
+    return place
+
+
+@case("Storage", "disk that is full of runs", "storage", "Cannot write", "the disk is full")
+def _full_runs(folder: Path) -> Arguments:
+    mount(folder / "runs", "size=600k")
+    return digits_with("network=perceptron", "fit.epochs=2")
+
+
+@case("Storage", "no room for the packed pictures", "storage", "bytes are needed", "CONVICTION_CACHE")
+def _full_cache(folder: Path) -> Arguments:
+    two_classes(folder)
+    mount(folder / "cache", "size=40k")
+    return photos(folder)
+
+
+@case("Storage", "read-only runs folder", "storage", "Cannot write", "read-only")
+def _read_only_runs(folder: Path) -> Arguments:
+    subprocess.run(["mount", "-o", "remount,ro", str(mount(folder / "runs", "size=1m"))], check=True)
+    return ["train", "digits"]
+
+
+@case("Storage", "runs folder that is a file", "storage", "Cannot write", "a file stands where a folder is needed")
+def _home_is_a_file(folder: Path) -> Arguments:
+    (folder / "runs").write_text("")
+    return ["train", "digits"]
+
+
+command_case("Ledger", "address that is none", "ledger", ("is no ledger address",), "runs", "--ledger", "my ledger")
+command_case(
+    "Ledger", "unknown database", "ledger", ("none of the ledger's drivers",), "runs", "--ledger", "mysql://x/y"
+)
+command_case(
+    "Ledger",
+    "server that does not answer",
+    "ledger",
+    ("cannot be used", "port 9"),
+    "runs",
+    "--ledger",
+    "postgresql+psycopg://me:secret@127.0.0.1:9/runs",
+)
+
+
+@case("Ledger", "damaged file", "ledger", "cannot be used", "not a database")
+def _damaged_ledger(folder: Path) -> Arguments:
+    (folder / "ledger.db").write_bytes(b"no database at all" * 100)
+    return ["runs", "--ledger", f"sqlite:///{folder / 'ledger.db'}"]
+
+
+command_case("Usage", "unknown command", "usage", ("No such command 'trian'",), "trian", "digits")
+command_case("Usage", "unknown option", "usage", ("No such option: --epochs",), "train", "digits", "--epochs", "3")
+command_case("Usage", "missing argument", "usage", ("Missing argument 'RECIPE'",), "train")
+command_case("Usage", "unknown order", "unknown_name", ("No order named 'bst'", "'best'"), "runs", "--sort", "bst")

@@ -1,0 +1,117 @@
+"""Recipes, files and overrides that break a rule."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from bad_input.case import Arguments, case, command_case, digits_with, recipe_file
+
+command_case("Recipe", "unknown recipe", "unknown_name", ("digts", "Did you mean 'digits'?"), "train", "digts")
+command_case("Recipe", "recipe file that is not there", "config", ("Cannot read",), "train", "nowhere/mine.yaml")
+command_case("Recipe", "unknown key", "config", ("fit.epoch", "Did you mean 'epochs'?"), *digits_with("fit.epoch=3"))
+command_case(
+    "Recipe",
+    "unknown key inside a choice",
+    "config",
+    ("optimizer.beta3: unknown key", "Did you mean 'beta"),
+    *digits_with("optimizer.beta3=0.9"),
+)
+command_case(
+    "Recipe", "wrong type", "config", ("fit.epochs", "whole number", "'many'"), *digits_with("fit.epochs=many")
+)
+command_case("Recipe", "value out of range", "config", ("fit.batch_size", "got 0"), *digits_with("fit.batch_size=0"))
+command_case(
+    "Recipe",
+    "several faults at once",
+    "config",
+    ("2 faults", "fit.epochs", "seed"),
+    *digits_with("fit.epochs=0", "seed=-1"),
+)
+command_case(
+    "Recipe",
+    "unknown network",
+    "unknown_name",
+    ("alexnt", "Did you mean 'alexnet-cifar10'?"),
+    *digits_with("network=alexnt"),
+)
+command_case(
+    "Recipe", "unknown optimiser", "config", ("optimizer", "sdg", "Did you mean 'sgd'?"), *digits_with("optimizer=sdg")
+)
+command_case(
+    "Recipe", "unknown schedule", "config", ("schedule", "Did you mean 'cosine'?"), *digits_with("schedule=cosin")
+)
+command_case(
+    "Recipe",
+    "unknown augmentation",
+    "config",
+    ("augment.0", "Did you mean 'horizontal_flip'?"),
+    *digits_with("augment=[horizontal_flp]"),
+)
+command_case("Recipe", "unknown data source", "config", ("data", "Did you mean 'mnist'?"), *digits_with("data=mnst"))
+command_case("Recipe", "override without a value", "config", ("KEY=VALUE", "fit.epochs"), *digits_with("fit.epochs"))
+command_case(
+    "Recipe",
+    "override through a number",
+    "config",
+    ("fit.epochs.x", "a number"),
+    *digits_with("fit.epochs=3", "fit.epochs.x=1"),
+)
+command_case(
+    "Recipe",
+    "rule between two settings",
+    "config",
+    ("warmup_epochs < fit.epochs",),
+    *digits_with("schedule.warmup_epochs=9", "fit.epochs=5"),
+)
+command_case(
+    "Recipe",
+    "Nesterov without momentum",
+    "config",
+    ("optimizer", "momentum > 0"),
+    *digits_with("optimizer={name: sgd, nesterov: true, momentum: 0}"),
+)
+command_case(
+    "Recipe",
+    "network too deep for the pictures",
+    "config",
+    ("network.blocks.3", "does not fit", "data.image_size_px"),
+    *digits_with("network=convnet"),
+)
+command_case(
+    "Recipe",
+    "more means than channels",
+    "config",
+    ("standardize", "3 means", "1 channels"),
+    *digits_with("standardize=imagenet"),
+)
+
+
+@case("Recipe", "text that is not YAML", "config", "not valid YAML at line 3")
+def _not_yaml(folder: Path) -> Arguments:
+    return recipe_file(folder, "data: digits\nfit: [1, 2\n")
+
+
+@case("Recipe", "YAML without keys", "config", "must hold keys and values")
+def _no_mapping(folder: Path) -> Arguments:
+    return recipe_file(folder, "- digits\n")
+
+
+@case("Recipe", "key that stands twice", "config", "'seed' stands twice")
+def _twice(folder: Path) -> Arguments:
+    return recipe_file(folder, "seed: 1\nseed: 2\n")
+
+
+@case("Recipe", "recipe without a network", "config", "network: this key is needed")
+def _no_network(folder: Path) -> Arguments:
+    return recipe_file(folder, "data: digits\n")
+
+
+@case("Recipe", "binary file", "config", "not UTF-8")
+def _binary(folder: Path) -> Arguments:
+    (folder / "mine.yaml").write_bytes(bytes(range(128, 256)))
+    return ["train", folder / "mine.yaml"]
+
+
+@case("Recipe", "recipe of a newer version", "newer_format", "format 99", "update Conviction")
+def _newer_recipe(folder: Path) -> Arguments:
+    return recipe_file(folder, "format: 99\nquantum: true\n")
