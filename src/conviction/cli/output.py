@@ -93,6 +93,7 @@ def _columns_that_fit(columns: Sequence[Column], rows: Sequence[Sequence[str]], 
 
 
 def percent(share: float) -> str:
+    """A fraction as a person reads it: `99.2 %`."""
     return f"{100 * share:.1f} %"
 
 
@@ -103,6 +104,7 @@ def shown_score(score: Score) -> str:
 
 
 def score_json(score: Score | None) -> dict[str, Any] | None:
+    """The fixed fields of a score; null where there is none."""
     return None if score is None else {"accuracy": score.accuracy, "loss": score.loss, "count": score.count}
 
 

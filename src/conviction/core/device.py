@@ -58,6 +58,7 @@ def processor_flags() -> frozenset[str]:
 
 
 def processor_name() -> str:
+    """The processor's name as Linux lists it, or the architecture."""
     for line in _cpuinfo():
         key, _, value = line.partition(":")
         if key.strip() == "model name":

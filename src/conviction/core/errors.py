@@ -22,6 +22,7 @@ class ConvictionError(Exception):
 
     @property
     def message(self) -> str:
+        """The whole message, as the command line prints it."""
         return str(self)
 
 

@@ -57,6 +57,7 @@ class Registry(Generic[BuilderT]):
         return iter(self._entries.values())
 
     def names(self) -> list[str]:
+        """The names in the order in which they were registered."""
         return list(self._entries)
 
 

@@ -60,6 +60,7 @@ class RunFolder:
 
     @property
     def id(self) -> str:
+        """The run's id: the folder's own name."""
         return self.path.resolve().name
 
     recipe = property(lambda self: self.path / "recipe.yaml")
@@ -121,21 +122,27 @@ class RunFolder:
             raise RunError(f"{self.summary_file} is damaged: {error}.") from error
 
     def write_summary(self, summary: RunSummary) -> None:
+        """Replace `run.json`. Raises: StorageError."""
         write_json(self.summary_file, to_json(summary))
 
     def read_history(self) -> list[EpochRecord]:
+        """A record for each epoch; none where none has ended. Raises: RunError where the file is damaged."""
         return self._read_lines(self.history_file, EpochRecord)
 
     def write_history(self, history: Iterable[EpochRecord]) -> None:
+        """Replace `history.jsonl`. Raises: StorageError."""
         _write_lines(self.history_file, history)
 
     def read_timings(self) -> list[Timing]:
+        """What each epoch took. Raises: RunError where the file is damaged."""
         return self._read_lines(self.timings_file, Timing)
 
     def write_timings(self, timings: Iterable[Timing]) -> None:
+        """Replace `timings.jsonl`. Raises: StorageError."""
         _write_lines(self.timings_file, timings)
 
     def read_evaluations(self) -> list[Evaluation]:
+        """What `evaluate` found, oldest first. Raises: RunError where the file is damaged."""
         return self._read_lines(self.evaluations_file, Evaluation)
 
     def add_evaluation(self, evaluation: Evaluation) -> None:

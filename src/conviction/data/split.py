@@ -44,6 +44,7 @@ class Splits:
 
     @property
     def num_test(self) -> int:
+        """The number of sealed pictures, which is no secret."""
         return len(self.sealed_test)
 
     def digest(self) -> str:

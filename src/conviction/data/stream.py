@@ -44,6 +44,7 @@ class Stream:
 
     @property
     def num_batches(self) -> int:
+        """The number of batches of one pass."""
         return len(self._bounds()) - 1
 
     def in_order(self) -> Iterator[Batch]:

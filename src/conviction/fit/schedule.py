@@ -96,6 +96,7 @@ class Span:
 
     @property
     def num_steps(self) -> int:
+        """Steps of the whole training."""
         return self.num_epochs * self.steps_per_epoch
 
 

@@ -114,6 +114,7 @@ class BlockNetwork(nn.Module):
         self.classifier = classifier
 
     def forward(self, images: Float[Tensor, "B C H W"]) -> Float[Tensor, "B K"]:
+        """Logits, before any softmax."""
         logits: Tensor = self.classifier(self.dense(self.blocks(images).flatten(1)))
         return logits
 

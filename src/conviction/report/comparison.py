@@ -21,6 +21,7 @@ class Comparison:
     results: dict[str, list[Any]]
 
     def as_json(self) -> dict[str, Any]:
+        """The same as JSON's types."""
         return {"runs": self.runs, "settings": self.settings, "results": self.results}
 
 

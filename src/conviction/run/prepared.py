@@ -92,6 +92,7 @@ class Prepared:
         )
 
     def data_record(self) -> DataRecord:
+        """What `run.json` says of the pictures."""
         channels, height, width = self.input_shape
         notes = self.pack.notes
         if self.pack.skipped:

@@ -75,6 +75,7 @@ class Recipe(Config):
         return self.model_dump(mode="json")
 
     def to_yaml(self) -> str:
+        """Every setting as YAML; `load_recipe` reads it back to an equal recipe."""
         return write_yaml(self.settings())
 
 

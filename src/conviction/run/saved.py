@@ -47,14 +47,17 @@ class Run:
 
     @property
     def id(self) -> str:
+        """The run's id, `<date>-<name>-<id>`."""
         return self.folder.id
 
     @property
     def path(self) -> Path:
+        """The run's folder."""
         return self.folder.path
 
     @property
     def summary(self) -> RunSummary:
+        """The state of the run. Raises: RunError."""
         return self.folder.read_summary()
 
     @property
@@ -64,18 +67,22 @@ class Run:
 
     @property
     def best(self) -> EpochRecord | None:
+        """The best epoch's record; None before the first. Raises: RunError."""
         return self.summary.best
 
     @property
     def last(self) -> EpochRecord | None:
+        """The last epoch's record; None before the first. Raises: RunError."""
         return self.summary.last
 
     @property
     def evaluations(self) -> list[Evaluation]:
+        """What `evaluate` found, oldest first. Raises: RunError."""
         return self.folder.read_evaluations()
 
     @cached_property
     def recipe(self) -> Recipe:
+        """The resolved recipe. Raises: ConfigError where its file is damaged."""
         return load_recipe(self.folder.recipe)
 
     def model(self, weights: str = "best") -> Model:

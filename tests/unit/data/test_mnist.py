@@ -133,6 +133,13 @@ def test_other_numbers_of_labels_than_pictures_are_refused(tmp_path: Path, label
     assert "different numbers" in damaged(tmp_path, NAMES[1], idx_labels(labels))
 
 
+def test_a_set_that_lacks_a_file_is_refused_by_its_name(tmp_path: Path) -> None:
+    folder = official(tmp_path / "set")
+    next(folder.glob("t10k-labels*")).unlink()
+    with pytest.raises(DataError, match=r"holds some of MNIST's four files, but lacks t10k-labels-idx1-ubyte\.gz"):
+        load_pack(MnistConfig(path=str(folder)))
+
+
 def test_the_complete_set(real_data: Path) -> None:
     source = open_source(MnistConfig(path=str(real_data / "mnist.tar.xz")))
     entries = source.entries()

@@ -147,6 +147,7 @@ def _checked(labels: np.ndarray, rows: np.ndarray, name: str) -> tuple[np.ndarra
     reference="A. Krizhevsky, Learning multiple layers of features from tiny images, 2009",
 )
 def build_cifar10(config: SourceConfig) -> Source:
+    """The pictures at `data.path`, in the folders of CONVICTION_DATA, or downloaded. Raises: DataError."""
     if config.path:
         place = locate(config.path)
         return Cifar10(open_container(place)) if is_official(place) else open_class_folders(place)

@@ -68,6 +68,7 @@ def _load() -> tuple[np.ndarray, np.ndarray]:
     reference="E. Alpaydin, C. Kaynak, Optical Recognition of Handwritten Digits, UCI repository, 1998",
 )
 def build_digits(config: SourceConfig) -> Source:
+    """The embedded digits. Raises: ConfigError where a path is given."""
     if config.path is not None:
         raise ConfigError(f"data.path: the digits are embedded and take no path, but got {config.path!r}.")
     return Digits()

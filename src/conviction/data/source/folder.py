@@ -164,6 +164,7 @@ def _listed(names: list[str], most: int = 5) -> str:
     "folder", FolderConfig, "Pictures in class folders: a directory or an archive (tar, tar.gz, tar.xz, zip)"
 )
 def build_folder(config: SourceConfig) -> Source:
+    """The class folders at `data.path`. Raises: ConfigError where none is given, DataError."""
     if not config.path:
         raise ConfigError("data.path: say where the class folders are, for example --set data.path=photos")
     return Folder(open_container(locate(config.path)))

@@ -8,7 +8,7 @@ import struct
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast
 
 import numpy as np
 
@@ -139,15 +139,25 @@ def _read_labels(path: Path) -> np.ndarray:
 
 
 def _find_official(folder: Path) -> dict[SplitName, tuple[Path, Path]] | None:
-    """The four files in `folder` or one of its usual subfolders; None where one of them is absent."""
+    """The four files in `folder` or one of its usual subfolders; None where there is none of them.
+
+    Raises: DataError that names what is absent where only some are there.
+    """
     for below in _SUBFOLDERS:
-        files: dict[SplitName, tuple[Path, Path]] = {}
-        for split, (images, labels) in OFFICIAL_FILES.items():
-            found = [_plain_or_zipped(folder / below, file.name) for file in (images, labels)]
-            if found[0] and found[1]:
-                files[split] = (found[0], found[1])
-        if len(files) == len(OFFICIAL_FILES):
-            return files
+        files = {
+            split: tuple(_plain_or_zipped(folder / below, file.name) for file in pair)
+            for split, pair in OFFICIAL_FILES.items()
+        }
+        absent = [
+            wanted.name
+            for split, pair in OFFICIAL_FILES.items()
+            for wanted, found in zip(pair, files[split], strict=True)
+            if found is None
+        ]
+        if not absent:
+            return cast("dict[SplitName, tuple[Path, Path]]", files)
+        if len(absent) < 2 * len(OFFICIAL_FILES):
+            raise DataError(f"{folder / below} holds some of MNIST's four files, but lacks {', '.join(absent)}.")
     return None
 
 
@@ -164,6 +174,7 @@ def _plain_or_zipped(folder: Path, zipped: str) -> Path | None:
     reference="Y. LeCun et al., Gradient-based learning applied to document recognition, Proc. IEEE 86(11), 1998",
 )
 def build_mnist(config: SourceConfig) -> Source:
+    """The digits at `data.path`, in the folders of CONVICTION_DATA, or downloaded. Raises: DataError."""
     if config.path:
         place = locate(config.path)
         official = _find_official(place) if place.is_dir() else None
