@@ -137,3 +137,21 @@ def refuse_early_json(as_json: bool, command: str) -> None:
 
     if as_json:
         raise ConfigError(f"Write --json behind the subcommand: {command} --json")
+
+
+def shown_count(count: int) -> str:
+    """`950`, `12,345`, `1.23 M`, `4.09 G`."""
+    for power, sign in ((12, "T"), (9, "G"), (6, "M")):
+        if count >= 10**power:
+            return (
+                f"{count / 10**power:.3g} {sign}" if count < 10 ** (power + 3) else f"{count / 10**power:,.0f} {sign}"
+            )
+    return f"{count:,}"
+
+
+def shown_bytes(num_bytes: int) -> str:
+    """`512 B`, `12.3 kB`, `4.6 MB`, `1.2 GB`, in powers of a thousand."""
+    for power, sign in ((9, "GB"), (6, "MB"), (3, "kB")):
+        if num_bytes >= 10**power:
+            return f"{num_bytes / 10**power:.1f} {sign}"
+    return f"{num_bytes} B"

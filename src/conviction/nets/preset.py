@@ -13,11 +13,13 @@ _POOL_FIRST: tuple[Stage, ...] = ("convolution", "normalization", "pooling", "ac
 
 @dataclass(frozen=True)
 class Preset:
-    """A named network: its settings, one line of summary, its source."""
+    """A named network: its settings, one line of summary, its source, and the pictures that it was made for."""
 
     config: BlocksConfig
     summary: str
     reference: str
+    input_shape: tuple[int, int, int] = (3, 32, 32)
+    num_classes: int = 10
 
 
 def _convnet(normalization: str) -> BlocksConfig:
@@ -81,14 +83,27 @@ PRESETS: dict[str, Preset] = {
         _lenet5(),
         "LeNet-5 with ReLU and max-pooling, for 28×28 pictures",
         "Y. LeCun et al., Proc. IEEE 86(11), 1998; 61,706 parameters on MNIST",
+        input_shape=(1, 28, 28),
     ),
     "simplecnn": Preset(
-        _simplecnn(), "Two 5×5 convolutions (16, 16) with stride 2, then 64 units", "lab D2; for 50×50 pictures"
+        _simplecnn(),
+        "Two 5×5 convolutions (16, 16) with stride 2, then 64 units",
+        "lab D2; for 50×50 pictures",
+        input_shape=(3, 50, 50),
+        num_classes=11,
     ),
     "perceptron": Preset(
-        BlocksConfig(dense=(DenseConfig(units=300),)), "One hidden layer of 300 units", "lab D9; for 28×28 pictures"
+        BlocksConfig(dense=(DenseConfig(units=300),)),
+        "One hidden layer of 300 units",
+        "lab D9; for 28×28 pictures",
+        input_shape=(1, 28, 28),
     ),
-    "digits": Preset(_digits(), "Two 3×3 convolutions (32, 64) with batch normalisation, then 128 units", ""),
+    "digits": Preset(
+        _digits(),
+        "Two 3×3 convolutions (32, 64) with batch normalisation, then 128 units",
+        "",
+        input_shape=(1, 8, 8),
+    ),
 }
 
 

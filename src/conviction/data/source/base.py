@@ -8,7 +8,7 @@ import stat
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal, Protocol, runtime_checkable
+from typing import Annotated, ClassVar, Literal, Protocol, runtime_checkable
 
 import numpy as np
 from pydantic import BeforeValidator, Field
@@ -33,9 +33,20 @@ def _square(value: object) -> object:
     return [value, value]
 
 
+@dataclass(frozen=True)
+class KnownPictures:
+    """What is known of a published set without looking at it; `num_training` counts its training part undivided."""
+
+    size_px: tuple[int, int]
+    num_classes: int
+    num_training: int
+    has_test: bool = True
+
+
 class SourceConfig(Config):
     """Settings that every source shares: how a picture becomes an array."""
 
+    known: ClassVar[KnownPictures | None] = None
     name: str
     path: str | None = Field(
         None, description="File or folder, or a name to look for in the folders of CONVICTION_DATA"

@@ -6,13 +6,13 @@ import io
 import pickle
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
 from conviction.core.errors import DataError
 from conviction.core.records import SplitName
-from conviction.data.source.base import SOURCES, Entry, Source, SourceConfig, shown_name
+from conviction.data.source.base import SOURCES, Entry, KnownPictures, Source, SourceConfig, shown_name
 from conviction.data.source.container import Container, open_container
 from conviction.data.source.download import OfficialFile, fetch
 from conviction.data.source.folder import open_class_folders
@@ -33,6 +33,7 @@ _IMAGE_BYTES = 3 * 32 * 32
 class Cifar10Config(SourceConfig):
     """50,000 + 10,000 colour pictures of 32×32 pixels, 10 classes."""
 
+    known: ClassVar[KnownPictures | None] = KnownPictures((32, 32), 10, 50_000)
     name: Literal["cifar10"] = "cifar10"
 
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import importlib.metadata
 from collections.abc import Iterator
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 
 from conviction.core.errors import ConfigError
-from conviction.data.source.base import SOURCES, Entry, Source, SourceConfig
+from conviction.data.source.base import SOURCES, Entry, KnownPictures, Source, SourceConfig
 
 NUM_DIGITS = 1797
 HIGHEST_GREY = 16
@@ -18,6 +18,7 @@ HIGHEST_GREY = 16
 class DigitsConfig(SourceConfig):
     """Grey 8×8 pictures of handwritten digits, 10 classes."""
 
+    known: ClassVar[KnownPictures | None] = KnownPictures((8, 8), 10, NUM_DIGITS, has_test=False)
     name: Literal["digits"] = "digits"
     color: Literal["rgb", "grey"] = "grey"
 

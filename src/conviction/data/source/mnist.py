@@ -8,13 +8,22 @@ import struct
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal, cast
+from typing import ClassVar, Literal, cast
 
 import numpy as np
 
 from conviction.core.errors import DataError
 from conviction.core.records import SplitName
-from conviction.data.source.base import SOURCES, Entry, Source, SourceConfig, file_digest, file_stamp, shown_name
+from conviction.data.source.base import (
+    SOURCES,
+    Entry,
+    KnownPictures,
+    Source,
+    SourceConfig,
+    file_digest,
+    file_stamp,
+    shown_name,
+)
 from conviction.data.source.container import MAX_FILE_BYTES
 from conviction.data.source.download import OfficialFile, fetch
 from conviction.data.source.folder import open_class_folders
@@ -58,6 +67,7 @@ _SUBFOLDERS = ("", "mnist", "MNIST", "MNIST/raw", "raw")
 class MnistConfig(SourceConfig):
     """60,000 + 10,000 grey 28×28 pictures of handwritten digits."""
 
+    known: ClassVar[KnownPictures | None] = KnownPictures((28, 28), 10, 60_000)
     name: Literal["mnist"] = "mnist"
     color: Literal["rgb", "grey"] = "grey"
 

@@ -1,0 +1,168 @@
+"""`conviction inspect`: what a network is, before it is trained."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from conviction.cli.options import JsonOption, SetOption
+from conviction.cli.output import Column, percent, print_json, print_lines, print_table, shown_bytes, shown_count
+
+if TYPE_CHECKING:
+    from conviction.core.architecture import Architecture, LayerRecord, ReceptiveField
+
+NetworksArgument = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="NETWORK...",
+        help="A recipe, a preset, torchvision:NAME, or module.py:function; several with --compare.",
+    ),
+]
+
+
+def inspect(
+    networks: NetworksArgument,
+    input_shape: Annotated[
+        str | None, typer.Option("--input", metavar="CxHxW", help="The pictures that it is given, for example 3x32x32.")
+    ] = None,
+    classes: Annotated[int | None, typer.Option("--classes", min=2, help="The number of classes.")] = None,
+    batch: Annotated[int | None, typer.Option("--batch", min=1, help="The batch size for the memory.")] = None,
+    compare: Annotated[bool, typer.Option("--compare", help="Several networks side by side.")] = False,
+    assignments: SetOption = [],  # noqa: B006 - typer copies it
+    as_json: JsonOption = False,
+) -> None:
+    """Show a network's layers: sizes, weights, computations, memory and receptive fields. Nothing is trained."""
+    from conviction import inspect as inspect_named
+    from conviction.core.errors import ConfigError
+    from conviction.run.architecture import parse_shape
+    from conviction.run.recipe import parse_overrides
+
+    if len(networks) > 1 and not compare:
+        raise ConfigError(f"Got {len(networks)} networks. To see several side by side, add --compare.")
+    shape = parse_shape(input_shape) if input_shape else None
+    overrides = parse_overrides(assignments)
+    found = [
+        inspect_named(name, input_shape=shape, num_classes=classes, batch_size=batch, overrides=overrides)
+        for name in networks
+    ]
+    if compare:
+        _print_comparison(found, as_json)
+    elif as_json:
+        print_json(found[0].as_json())
+    else:
+        _print_architecture(found[0])
+
+
+def _print_architecture(found: Architecture) -> None:
+    from conviction.core.architecture import CONVENTION
+
+    print_lines([f"{found.name} for pictures of {_shown_shape(found.input)}"])
+    print_table(_LAYER_COLUMNS, [_layer_cells(layer, found) for layer in found.layers])
+    print_lines(_totals(found))
+    notes = [f"note: {note}" for note in found.notes]
+    print_lines(["", CONVENTION, _FIELDS_EXPLAINED, *notes])
+
+
+_LAYER_COLUMNS = [
+    Column("layer", "left"),
+    Column("kind", "left", rank=3),
+    Column("output"),
+    Column("weights"),
+    Column("how counted", "left", rank=8),
+    Column("MACs"),
+    Column("share\nof MACs", rank=5),
+    Column("memory\na picture", rank=6),
+    Column("receptive\nfield", rank=1),
+    Column("stride", rank=2),
+    Column("centre of\nthe first", rank=7),
+    Column("if fully\nconnected", rank=9),
+]
+_FIELDS_EXPLAINED = (
+    "Receptive field: pixels of the picture that one position depends on, ≤ where only a bound is known. Stride: how "
+    "far it moves from one position to the next. Centre: of the first position's field, from the picture's corner."
+)
+
+
+def _layer_cells(layer: LayerRecord, found: Architecture) -> tuple[str, ...]:
+    field = layer.receptive_field
+    return (
+        layer.name,
+        layer.kind + (f" ({layer.note})" if layer.note else ""),
+        _shown_shape(layer.output) if layer.output else "–",
+        f"{layer.parameters:,}" if layer.parameters else "",
+        layer.formula,
+        shown_count(layer.macs) if layer.macs else "",
+        percent(layer.macs / found.macs) if layer.macs else "",
+        shown_bytes(layer.activation_bytes) if layer.activation_bytes else "",
+        _shown_field(field),
+        _shown_pair(field.stride_px),
+        _shown_pair(field.start_px),
+        shown_count(layer.dense_parameters) if layer.dense_parameters else "",
+    )
+
+
+def _shown_shape(shape: tuple[int, ...]) -> str:
+    return "×".join(map(str, shape))
+
+
+def _shown_field(field: ReceptiveField) -> str:
+    if field.size_px is None:
+        return "unknown"
+    sides = sorted(set(field.size_px))
+    size = str(sides[0]) if len(sides) == 1 else "×".join(map(str, field.size_px))
+    return f"≤ {size}" if field.status == "UPPER BOUND" else size
+
+
+def _shown_pair(pair: tuple[Any, Any] | None) -> str:
+    if pair is None or pair == (None, None):
+        return "–"
+    shown = ["–" if side is None else f"{side:g}" for side in pair]
+    return shown[0] if shown[0] == shown[1] else "×".join(shown)
+
+
+def _totals(found: Architecture) -> list[str]:
+    frozen = found.parameters - found.trainable_parameters
+    lines = [
+        f"Weights     {found.parameters:,}" + (f", {frozen:,} of them frozen" if frozen else ""),
+        f"MACs        {found.macs:,} a picture",
+    ]
+    if found.num_training_pictures:
+        ratio = found.parameters / found.num_training_pictures
+        lines.append(f"Data        {ratio:,.1f} weights for each of {found.num_training_pictures:,} training pictures")
+    if found.memory:
+        memory = found.memory
+        lines.append(
+            f"Memory      {shown_bytes(memory.training_bytes)} for a training step of {memory.batch_size} pictures "
+            f"(weights {shown_bytes(memory.weights_bytes)}, gradients {shown_bytes(memory.gradients_bytes)}, optimiser "
+            f"{shown_bytes(memory.optimizer_bytes)}, maps {shown_bytes(memory.saved_bytes)}), "
+            f"{shown_bytes(memory.inference_bytes)} to predict them, in {memory.precision}"
+        )
+    return lines
+
+
+def _print_comparison(found: list[Architecture], as_json: bool) -> None:
+    if as_json:
+        print_json({"networks": [architecture.as_json() for architecture in found]})
+        return
+    rows = [
+        ("pictures", *(_shown_shape(one.input) for one in found)),
+        ("weights", *(f"{one.parameters:,}" for one in found)),
+        ("MACs a picture", *(f"{one.macs:,}" for one in found)),
+        ("layers with weights", *(str(sum(layer.parameters > 0 for layer in one.layers)) for one in found)),
+        ("largest field in a map", *(_largest_field(one) for one in found)),
+        ("training step", *(shown_bytes(one.memory.training_bytes) if one.memory else "–" for one in found)),
+        ("prediction", *(shown_bytes(one.memory.inference_bytes) if one.memory else "–" for one in found)),
+        ("batch size", *(str(one.memory.batch_size) if one.memory else "–" for one in found)),
+    ]
+    print_table([Column("", "left"), *(Column(one.name) for one in found)], rows)
+
+
+def _largest_field(found: Architecture) -> str:
+    """The field of the last layer whose positions still see different parts of the picture."""
+    moving = [
+        layer.receptive_field
+        for layer in found.layers
+        if layer.receptive_field.stride_px and layer.receptive_field.stride_px != (None, None)
+    ]
+    return _shown_field(moving[-1]) if moving else "–"

@@ -1,0 +1,387 @@
+"""How each of torch's operations changes the field of a tensor. An operation without a rule here gets a bound.
+
+The rules are those of ATen, torch's own operations, so that they hold for every network however it is written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from conviction.nets.axis_map import AxisMap, Unrelated
+from conviction.nets.field import Dimension, Factor, Field, anything_of, joined, plain, united
+
+
+@dataclass(frozen=True)
+class Call:
+    """An operation as it was called: all arguments by position, the fields of its tensors, the shape of a result."""
+
+    arguments: tuple[Any, ...]
+    field_of: Callable[[object], Field | None]
+    shape: tuple[int, ...]
+    # Which of several results is asked for.
+    result: int = 0
+
+    def argument(self, position: int, default: Any = None) -> Any:
+        """An argument that may have been left out."""
+        return self.arguments[position] if position < len(self.arguments) else default
+
+    def field(self, position: int) -> Field | None:
+        """The field of the tensor at a position; None where it does not depend on the pictures."""
+        return self.field_of(self.argument(position))
+
+    def fields(self) -> list[Field]:
+        """The fields of all tensors among the arguments, lists of tensors included."""
+        tensors = []
+        for value in self.arguments:
+            tensors += list(value) if isinstance(value, list | tuple) else [value]
+        found = [self.field_of(tensor) for tensor in tensors if isinstance(tensor, Tensor)]
+        return [field for field in found if field is not None]
+
+
+Rule = Callable[[Call], Field | None]
+RULES: dict[str, Rule] = {}
+
+
+def rule(*names: str) -> Callable[[Rule], Rule]:
+    """Decorator that enters a rule for operations of ATen."""
+
+    def enter(function: Rule) -> Rule:
+        for name in names:
+            assert name not in RULES, f"{name} has two rules"
+            RULES[name] = function
+        return function
+
+    return enter
+
+
+def resulting_field(operation: Any, call: Call) -> Field | None:
+    """The field of an operation's result; None where it does not depend on the pictures."""
+    fields = call.fields()
+    if not fields:
+        return None
+    name = operation.overloadpacket.__name__
+    found = RULES.get(name) or RULES.get(name.removesuffix("_"))
+    if found is not None:
+        return found(call) or anything_of(fields, call.shape)
+    if torch.Tag.pointwise in operation.tags:
+        return united(fields, call.shape)
+    return anything_of(fields, call.shape)
+
+
+# Beside those that torch itself marks as going element by element.
+@rule(
+    *("clone", "_to_copy", "alias", "detach", "lift_fresh", "contiguous", "copy", "expand"),
+    *("native_dropout", "dropout", "hardswish", "hardsigmoid", "hardtanh", "mish", "silu", "gelu", "elu", "celu"),
+    *("leaky_relu", "softplus", "_prelu_kernel", "rrelu_with_noise", "log_sigmoid_forward", "threshold", "where"),
+)
+def _same(call: Call) -> Field | None:
+    return united(call.fields(), call.shape)
+
+
+@rule("convolution", "_convolution")
+def _convolution(call: Call) -> Field | None:
+    field, weight = call.field(0), call.argument(1)
+    if field is None or call.field(1) is not None:
+        return None
+    field = field.mixed([1])
+    field = replace(field, dimensions=_with(field.dimensions, 1, plain([call.shape[1]])[0]))
+    for number in range(len(call.shape) - 2):
+        kernel = weight.shape[2 + number]
+        stride, padding, dilation = (_nth(call.argument(position), number) for position in (3, 4, 5))
+        moved = AxisMap.transposed if call.argument(6) else AxisMap.windowed
+        change = _with_sizes(moved, kernel, stride, padding, dilation)
+        field = _along(field, 2 + number, call.shape[2 + number], change)
+    return field
+
+
+@rule("max_pool2d_with_indices", "max_pool2d", "max_pool3d_with_indices")
+def _max_pool(call: Call) -> Field | None:
+    return _pooled(call, dilation=call.argument(4, [1]))
+
+
+@rule("avg_pool2d", "avg_pool3d", "avg_pool1d")
+def _average_pool(call: Call) -> Field | None:
+    return _pooled(call, dilation=[1])
+
+
+def _pooled(call: Call, dilation: Sequence[int]) -> Field | None:
+    field, kernel = call.field(0), call.argument(1)
+    stride, padding = call.argument(2) or kernel, call.argument(3, [0])
+    if field is None:
+        return None
+    num_sides = len(kernel)
+    for number in range(num_sides):
+        index = len(call.shape) - num_sides + number
+        sizes = [_nth(values, number) for values in (kernel, stride, padding, dilation)]
+        field = _along(field, index, call.shape[index], _with_sizes(AxisMap.windowed, *sizes))
+    return field
+
+
+@rule("_adaptive_avg_pool2d", "adaptive_avg_pool2d", "adaptive_max_pool2d")
+def _adaptive_pool(call: Call) -> Field | None:
+    field, former = call.field(0), call.argument(0).shape
+    if field is None:
+        return None
+    for index in (len(call.shape) - 2, len(call.shape) - 1):
+        sizes = (former[index], call.shape[index])
+        field = _along(field, index, sizes[1], _with_sizes(AxisMap.pooled_to, *sizes))
+    return field
+
+
+@rule("mean", "sum", "amax", "amin", "max", "min", "var", "std", "logsumexp", "prod")
+def _reduction(call: Call) -> Field | None:
+    return _reduced(call, call.argument(1))
+
+
+@rule("linalg_vector_norm")
+def _vector_norm(call: Call) -> Field | None:
+    return _reduced(call, call.argument(2))
+
+
+def _reduced(call: Call, over: Any) -> Field | None:
+    field = call.field(0)
+    if field is None:
+        return None
+    num_dimensions = len(field.dimensions)
+    listed = [over] if isinstance(over, int) else over or range(num_dimensions)
+    indices = {index % num_dimensions for index in listed}
+    field = field.mixed(sorted(indices))
+    keeps = len(call.shape) == num_dimensions
+    left = [
+        () if index in indices else row for index, row in enumerate(field.dimensions) if keeps or index not in indices
+    ]
+    return replace(field, dimensions=tuple(left))
+
+
+@rule("_softmax", "_safe_softmax", "_log_softmax", "cumsum")
+def _softmax(call: Call) -> Field | None:
+    field = call.field(0)
+    return field and field.mixed([call.argument(1) % len(field.dimensions)])
+
+
+@rule(
+    "native_batch_norm",
+    "cudnn_batch_norm",
+    "miopen_batch_norm",
+    "_native_batch_norm_legit",
+    "_native_batch_norm_legit_no_training",
+    "_batch_norm_no_update",
+)
+def _batch_norm(call: Call) -> Field | None:
+    # With running statistics it is a scaling; with those of the batch, every position depends on all others.
+    field = call.field(0)
+    in_training = call.argument(5) is True
+    if field is None or not in_training:
+        return field
+    return field.mixed([index for index in range(len(field.dimensions)) if index != 1])
+
+
+@rule("native_layer_norm")
+def _layer_norm(call: Call) -> Field | None:
+    field = call.field(0)
+    num_dimensions = len(call.shape)
+    return field and field.mixed(range(num_dimensions - len(call.argument(1)), num_dimensions))
+
+
+@rule("native_group_norm")
+def _group_norm(call: Call) -> Field | None:
+    field = call.field(0)
+    return field and field.mixed(range(1, len(call.shape)))
+
+
+@rule("view", "_unsafe_view", "reshape", "_reshape_alias", "unsqueeze", "squeeze", "flatten", "unflatten")
+def _reshaped(call: Call) -> Field | None:
+    field = call.field(0)
+    return field and field.reshaped(call.shape)
+
+
+@rule("permute")
+def _permuted(call: Call) -> Field | None:
+    field = call.field(0)
+    return field and field.permuted([index % len(call.shape) for index in call.argument(1)])
+
+
+@rule("transpose", "t")
+def _transposed(call: Call) -> Field | None:
+    field = call.field(0)
+    if field is None:
+        return None
+    order = list(range(len(call.shape)))
+    if len(order) > 1:
+        first, second = call.argument(1, 0) % len(order), call.argument(2, 1) % len(order)
+        order[first], order[second] = order[second], order[first]
+    return field.permuted(order)
+
+
+@rule("slice")
+def _sliced(call: Call) -> Field | None:
+    field = call.field(0)
+    if field is None:
+        return None
+    index = call.argument(1, 0) % len(call.shape)
+    size = call.argument(0).shape[index]
+    start = slice(call.argument(2), None).indices(size)[0]
+    return _cut(field, index, start, call.argument(4, 1), call.shape[index])
+
+
+@rule("select")
+def _selected(call: Call) -> Field | None:
+    field = call.field(0)
+    if field is None:
+        return None
+    former = call.argument(0).shape
+    index = call.argument(1) % len(former)
+    cut = _cut(field, index, call.argument(2) % former[index], 1, 1)
+    return replace(cut, dimensions=cut.dimensions[:index] + cut.dimensions[index + 1 :])
+
+
+@rule("split", "split_with_sizes", "unsafe_split", "chunk")
+def _split(call: Call) -> Field | None:
+    field = call.field(0)
+    if field is None:
+        return None
+    sizes, index = call.argument(1), call.argument(2, 0) % len(call.shape)
+    start = sizes * call.result if isinstance(sizes, int) else sum(sizes[: call.result])
+    return _cut(field, index, start, 1, call.shape[index])
+
+
+def _cut(field: Field, index: int, start: int, step: int, size: int) -> Field:
+    return _along(field, index, size, lambda old: old.windowed(1, step, -start))
+
+
+@rule("constant_pad_nd")
+def _padded(call: Call) -> Field | None:
+    field, padding = call.field(0), call.argument(1)
+    if field is None:
+        return None
+    for number in range(len(padding) // 2):
+        index = len(call.shape) - 1 - number
+        before = padding[2 * number]
+        field = _along(field, index, call.shape[index], _with_sizes(AxisMap.windowed, 1, 1, before))
+    return field
+
+
+@rule("reflection_pad2d", "replication_pad2d")
+def _mirrored(call: Call) -> Field | None:
+    # What lies in the padding is a picture's own pixels, so that near the edges the field is another one.
+    field = _padded(call)
+    return field and replace(field, is_exact=False)
+
+
+@rule("cat")
+def _joined(call: Call) -> Field | None:
+    tensors = [tensor for tensor in call.argument(0) if tensor.numel()]
+    fields = [call.field_of(tensor) for tensor in tensors]
+    index = call.argument(1, 0) % len(call.shape)
+    known = [field for field in fields if field is not None]
+    if len(known) < len(fields) and any(
+        factor.axis is not None for field in known for factor in field.dimensions[index]
+    ):
+        return None
+    return joined(known, call.shape, index)
+
+
+@rule("stack")
+def _stacked(call: Call) -> Field | None:
+    index = call.argument(1, 0) % len(call.shape)
+    fields = call.fields()
+    opened = [replace(f, dimensions=(*f.dimensions[:index], (), *f.dimensions[index:])) for f in fields]
+    return joined(opened, call.shape, index)
+
+
+@rule("mm", "bmm")
+def _product(call: Call) -> Field | None:
+    return _multiplied(call, 0, 1)
+
+
+@rule("addmm", "baddbmm")
+def _sum_and_product(call: Call) -> Field | None:
+    product, added = _multiplied(call, 1, 2), call.field(0)
+    fields = [field for field in (product, added) if field is not None]
+    return united(fields, call.shape)
+
+
+def _multiplied(call: Call, left: int, right: int) -> Field | None:
+    """(…, n, k) times (…, k, m): the shared dimension is summed over."""
+    fields = []
+    for position, shared in ((left, -1), (right, -2)):
+        field = call.field(position)
+        if field is not None:
+            field = field.mixed([len(field.dimensions) + shared])
+            fields.append(replace(field, dimensions=_with(field.dimensions, shared, ())))
+    return united(fields, call.shape) if fields else None
+
+
+@rule("upsample_nearest2d", "upsample_bilinear2d")
+def _upsampled(call: Call) -> Field | None:
+    field, former = call.field(0), call.argument(0).shape
+    is_bilinear = isinstance(call.argument(2), bool)
+    if field is None or call.argument(2) is True:
+        return None
+    for index in (2, 3):
+        if call.shape[index] % former[index]:
+            return None
+        factor = call.shape[index] // former[index]
+        field = _along(field, index, call.shape[index], _with_sizes(AxisMap.enlarged, factor, is_bilinear))
+    return field
+
+
+@rule("pixel_shuffle")
+def _shuffled(call: Call) -> Field | None:
+    field, factor = call.field(0), call.argument(1)
+    if field is None:
+        return None
+    return _rescaled(field, call.shape, lambda old: old.enlarged(factor))
+
+
+@rule("pixel_unshuffle")
+def _unshuffled(call: Call) -> Field | None:
+    field, factor = call.field(0), call.argument(1)
+    if field is None:
+        return None
+    return _rescaled(field, call.shape, lambda old: old.windowed(factor, factor, 0))
+
+
+def _rescaled(field: Field, shape: tuple[int, ...], change: Callable[[AxisMap], AxisMap]) -> Field:
+    field = field.mixed([1])
+    field = replace(field, dimensions=_with(field.dimensions, 1, plain([shape[1]])[0]))
+    for index in (2, 3):
+        field = _along(field, index, shape[index], change)
+    return field
+
+
+def _with_sizes(change: Callable[..., AxisMap], *sizes: int) -> Callable[[AxisMap], AxisMap]:
+    return lambda old: change(old, *sizes)
+
+
+def _along(field: Field, index: int, size: int, change: Callable[[AxisMap], AxisMap]) -> Field:
+    """The field with the map of one dimension changed; where the dimension is no plain side, a bound along it."""
+    axis = next((factor.axis for factor in field.dimensions[index] if factor.axis is not None), None)
+    if axis is None:
+        return replace(field, dimensions=_with(field.dimensions, index, plain([size])[0]))
+    if field.is_plain(index):
+        try:
+            changed = field.with_map(axis, change(field.maps[axis]))
+        except Unrelated:
+            pass
+        else:
+            return changed.resized(index, size)
+    loose = replace(field.mixed([index]), is_exact=False)
+    return replace(loose, dimensions=_with(loose.dimensions, index, (Factor(size),) if size > 1 else ()))
+
+
+def _with(dimensions: tuple[Dimension, ...], index: int, new: Dimension) -> tuple[Dimension, ...]:
+    listed = list(dimensions)
+    listed[index] = new
+    return tuple(listed)
+
+
+def _nth(values: Any, number: int) -> int:
+    """The value for one side; torch writes one value where it holds for all."""
+    listed = [values] if isinstance(values, int) else list(values)
+    return int(listed[number] if len(listed) > 1 else listed[0])

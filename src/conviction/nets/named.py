@@ -1,0 +1,133 @@
+"""Networks by name: torchvision's models, and functions in a Python file of the user's own."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import inspect
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.overrides import TorchFunctionMode
+
+from conviction.core.errors import ConfigError, UnknownName
+
+TORCHVISION = "torchvision:"
+# What weights and running statistics are made by.
+_WEIGHT_FACTORIES = (torch.empty, torch.zeros, torch.ones, torch.rand, torch.randn)
+
+
+def build_torchvision(name: str, num_classes: int | None = None) -> tuple[nn.Module, int]:
+    """A classification model of torchvision on the meta device, and the side of the pictures that it was made for.
+
+    Raises: UnknownName.
+    """
+    from torchvision import models
+
+    known = models.list_models(module=models)
+    if name not in known:
+        raise UnknownName("torchvision model", name, known)
+    settings: dict[str, Any] = {} if num_classes is None else {"num_classes": num_classes}
+    if name in ("googlenet", "inception_v3"):
+        settings["init_weights"] = False
+    network = on_meta(lambda: models.get_model(name, weights=None, **settings))
+    published = models.get_model_weights(name).DEFAULT.transforms().crop_size[0]
+    return network, int(getattr(network, "image_size", published))
+
+
+def build_from_file(reference: str, num_classes: int | None = None) -> nn.Module:
+    """The network that `module.py:function` returns; `function` is called with `num_classes` where it takes it.
+
+    Raises: ConfigError where there is no such file or function, or it returns something else.
+    """
+    place, _, name = reference.rpartition(":")
+    module = _imported(place)
+    if not hasattr(module, name):
+        public = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
+        raise UnknownName(f"function in {place}", name, public)
+    function = getattr(module, name)
+    if not callable(function):
+        raise ConfigError(f"{reference} is no function, but {type(function).__name__}.")
+    settings = {}
+    if num_classes is not None and "num_classes" in _parameters(function):
+        settings["num_classes"] = num_classes
+    try:
+        network = on_meta(lambda: function(**settings))
+    except Exception as error:  # the user's own code may raise anything
+        raise ConfigError(f"{reference} cannot be called: {type(error).__name__}: {error}.") from error
+    if not isinstance(network, nn.Module):
+        raise ConfigError(f"{reference} must return a torch.nn.Module, but returned {type(network).__name__}.")
+    return network
+
+
+def _parameters(function: Callable[..., Any]) -> list[str]:
+    try:
+        return list(inspect.signature(function).parameters)
+    except (TypeError, ValueError):
+        return []
+
+
+def _imported(place: str) -> Any:
+    path = Path(place).expanduser()
+    try:
+        if not place.endswith(".py"):
+            return importlib.import_module(place)
+        if not path.is_file():
+            raise ConfigError(f"No file {place!r}. Write module.py:function, for example mynet.py:build.")
+        spec = importlib.util.spec_from_file_location(path.stem, path)
+        assert spec is not None
+        assert spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        # A dataclass or a pickle in the file looks itself up here; its neighbours are imported as from a script.
+        sys.modules[path.stem] = module
+        sys.path.insert(0, str(path.parent.resolve()))
+        try:
+            spec.loader.exec_module(module)
+        finally:
+            sys.path.remove(str(path.parent.resolve()))
+        return module
+    except ConfigError:
+        raise
+    except Exception as error:  # the user's own code may raise anything
+        raise ConfigError(f"{place} cannot be imported: {type(error).__name__}: {error}.") from error
+
+
+def on_meta(build: Callable[[], Any]) -> Any:
+    """What `build` makes, with its weights on the meta device, where they take no memory.
+
+    A constructor may compute with tensors on its way; then weights alone are made there, and as a last resort all is
+    made as usual.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for place in (torch.device("meta"), _WeightsOnMeta(), None):
+            try:
+                with _placed(place):
+                    return build()
+            except (NotImplementedError, RuntimeError):
+                if place is None:
+                    raise
+    raise AssertionError("the last attempt returns or raises")
+
+
+@contextmanager
+def _placed(place: Any) -> Iterator[None]:
+    if place is None:
+        yield
+        return
+    with place:
+        yield
+
+
+class _WeightsOnMeta(TorchFunctionMode):
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if function in _WEIGHT_FACTORIES and kwargs.get("device") is None:
+            kwargs = {**kwargs, "device": "meta"}
+        return function(*args, **kwargs)

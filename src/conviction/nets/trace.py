@@ -1,0 +1,257 @@
+"""A network is run on a picture without numbers, and every operation of torch is seen as it passes.
+
+The run is on torch's `meta` device: tensors have shapes and no values, so that nothing is computed and no weight needs
+memory. What depends on values cannot be followed there; the trace then ends, and says where.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.weak import WeakTensorKeyDictionary
+
+from conviction.nets.cost import multiply_accumulates
+from conviction.nets.field import Field, anything_of, input_field
+from conviction.nets.field_rules import Call, resulting_field
+
+# Operations that only look at a tensor in another way, or make one that no picture has a part in.
+_UNSHOWN = frozenset(
+    (
+        *("view", "_unsafe_view", "reshape", "_reshape_alias", "permute", "transpose", "t", "unsqueeze", "squeeze"),
+        *("expand", "slice", "select", "split", "split_with_sizes", "unsafe_split", "chunk", "unbind", "as_strided"),
+        *("alias", "detach", "clone", "_to_copy", "lift_fresh", "copy_", "fill_"),
+    )
+)
+
+
+@dataclass
+class Step:
+    """A layer as it was called, or an operation outside of one."""
+
+    path: str
+    kind: str
+    module: nn.Module | None = None
+    macs: int = 0
+    output: tuple[int, ...] | None = None
+    field: Field | None = None
+    output_bytes: int = 0
+    input: tuple[int, ...] | None = None
+
+
+@dataclass
+class Trace:
+    """The steps of one picture's way through a network, and what ended it early."""
+
+    steps: list[Step]
+    fault: Exception | None = None
+    # The modules inside of which the fault arose, the innermost last.
+    fault_path: tuple[str, ...] = ()
+    fault_inputs: tuple[tuple[int, ...], ...] = ()
+    # Modules shown as one layer although they have parts.
+    whole: frozenset[nn.Module] = frozenset()
+
+
+def trace(network: nn.Module, input_shape: tuple[int, int, int]) -> Trace:
+    """Follow one picture of `input_shape` (C, H, W) through a network on the meta device, in evaluation mode.
+
+    A module that computes with the weights of its parts without calling them, as attention does, is one layer. The
+    network's mode is put back afterwards, and its hooks are removed.
+    """
+    found, lending = _trace(network, input_shape, frozenset())
+    while lending - found.whole:
+        found, lending = _trace(network, input_shape, found.whole | lending)
+    return found
+
+
+def _trace(
+    network: nn.Module, input_shape: tuple[int, int, int], whole: frozenset[nn.Module]
+) -> tuple[Trace, frozenset[nn.Module]]:
+    """The trace, and the modules that turned out to use the weights of parts that they do not call."""
+    with _evaluating(network), torch.no_grad():
+        kinds = (parameter.dtype for parameter in network.parameters() if parameter.is_floating_point())
+        images = torch.empty((1, *input_shape), dtype=next(kinds, torch.float32), device="meta")
+        tracer = _Tracer(images, whole)
+        with _attributed(network, tracer):
+            try:
+                with tracer:
+                    network(images)
+            except Exception as error:  # a network may raise anything
+                fault = Trace(tracer.steps, error, tuple(tracer.path()), tuple(tracer.fault_inputs), whole)
+                return fault, tracer.lending(network)
+    return Trace(tracer.steps, whole=whole), tracer.lending(network)
+
+
+def is_layer(module: nn.Module, whole: frozenset[nn.Module] = frozenset()) -> bool:
+    """Whether a module is shown as one layer, rather than by its parts."""
+    return module in whole or next(module.children(), None) is None
+
+
+@contextmanager
+def _evaluating(network: nn.Module) -> Iterator[None]:
+    former = [(module, module.training) for module in network.modules()]
+    network.eval()
+    try:
+        yield
+    finally:
+        for module, training in former:
+            module.training = training
+
+
+@dataclass
+class _Frame:
+    path: str
+    module: nn.Module
+    step: Step | None
+    inputs: tuple[tuple[int, ...], ...] = ()
+
+
+class _Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Sees each of ATen's operations, follows the fields, and counts towards the layer that is being called."""
+
+    def __init__(self, images: Tensor, whole: frozenset[nn.Module]) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.steps: list[Step] = []
+        self._whole = whole
+        self._called: set[nn.Module] = set()
+        self._used: set[int] = set()
+        self.fault_inputs: list[tuple[int, ...]] = []
+        self._frames: list[_Frame] = []
+        self._fields: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
+        self._fields[images] = input_field(images.shape)
+        self._failed: list[str] | None = None
+
+    def path(self) -> list[str]:
+        """The modules that are being called, or were when the trace ended."""
+        return self._failed if self._failed is not None else [frame.path for frame in self._frames]
+
+    def lending(self, network: nn.Module) -> frozenset[nn.Module]:
+        """The modules that used the parameters of parts that they did not call."""
+        modules = dict(network.named_modules())
+        lent = [
+            path
+            for path, module in modules.items()
+            if module not in self._called and any(id(own) in self._used for own in module.parameters(recurse=False))
+        ]
+        owners = set()
+        for path in lent:
+            while path and modules[path] not in self._called:
+                path = path.rpartition(".")[0]
+            owners.add(modules[path])
+        return frozenset(owners - {network})
+
+    def enter(self, path: str, module: nn.Module, arguments: tuple[Any, ...]) -> None:
+        """A module is called."""
+        shapes = tuple(tuple(value.shape) for value in arguments if isinstance(value, Tensor))
+        step = None
+        self._called.add(module)
+        if is_layer(module, self._whole) and not any(frame.step for frame in self._frames):
+            step = Step(path, type(module).__name__, module, input=shapes[0] if shapes else None)
+            self.steps.append(step)
+        self._frames.append(_Frame(path, module, step, shapes))
+
+    def leave(self, output: object) -> None:
+        """A module has returned, or raised: then there is no output."""
+        frame = self._frames[-1]
+        result = _first_tensor(output)
+        if result is None and self._failed is None:
+            self._failed = [outer.path for outer in self._frames]
+            self.fault_inputs = list(frame.inputs)
+        self._frames.pop()
+        if frame.step is not None and result is not None:
+            self._finish(frame.step, result)
+
+    def _finish(self, step: Step, result: Tensor) -> None:
+        step.output = tuple(result.shape)
+        step.field = self._field_of(result)
+        step.output_bytes = result.numel() * result.element_size()
+
+    def __torch_dispatch__(self, operation: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        self._used.update(id(value) for value in args if isinstance(value, nn.Parameter))
+        output = operation(*args, **kwargs)
+        name = operation.overloadpacket.__name__
+        arguments = _by_position(operation, args, kwargs)
+        results = list(output) if isinstance(output, list | tuple) else [output]
+        for index, result in enumerate(results):
+            if isinstance(result, Tensor):
+                call = Call(arguments, self._field_of, tuple(result.shape), index)
+                found = resulting_field(operation, call)
+                if found is not None:
+                    self._remember(operation, result, found)
+        self._count(name, multiply_accumulates(name, arguments, output), results[0] if results else None)
+        return output
+
+    def _field_of(self, tensor: object) -> Field | None:
+        return self._fields[tensor] if isinstance(tensor, Tensor) and tensor in self._fields else None
+
+    def _remember(self, operation: Any, result: Tensor, found: Field) -> None:
+        if operation._schema.is_mutable:
+            self._spread(result, found)
+        self._fields[result] = found
+
+    def _spread(self, changed: Tensor, found: Field) -> None:
+        """What is written through one view is seen through the others."""
+        place = changed.untyped_storage()._cdata
+        for other in list(self._fields):
+            if other is changed or other.untyped_storage()._cdata != place:
+                continue
+            former = self._fields[other]
+            if (former.dimensions, former.maps) != (found.dimensions, found.maps):
+                self._fields[other] = anything_of([former, found], tuple(other.shape))
+
+    def _count(self, name: str, macs: int, result: object) -> None:
+        step = next((frame.step for frame in self._frames if frame.step), None)
+        if step is not None:
+            step.macs += macs
+            return
+        if name in _UNSHOWN or not isinstance(result, Tensor) or self._field_of(result) is None:
+            return
+        outer = self._frames[-1].path if self._frames else ""
+        step = Step(f"{outer}.{name.strip('_')}".lstrip("."), name.strip("_"), macs=macs)
+        self._finish(step, result)
+        self.steps.append(step)
+
+
+def _by_position(operation: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
+    """The arguments in the order of the operation's schema, with its defaults where some were left out."""
+    expected = operation._schema.arguments
+    return tuple(
+        args[index] if index < len(args) else kwargs.get(argument.name, argument.default_value)
+        for index, argument in enumerate(expected)
+    )
+
+
+def _first_tensor(output: object) -> Tensor | None:
+    if isinstance(output, Tensor):
+        return output
+    if isinstance(output, dict):
+        output = list(output.values())
+    if isinstance(output, list | tuple):
+        return next((found for part in output if (found := _first_tensor(part)) is not None), None)
+    return None
+
+
+@contextmanager
+def _attributed(network: nn.Module, tracer: _Tracer) -> Iterator[None]:
+    """Hooks that tell the tracer which module is being called; removed whatever happens."""
+    handles = []
+    try:
+        for path, module in network.named_modules():
+            handles.append(
+                module.register_forward_pre_hook(
+                    lambda called, arguments, path=path: tracer.enter(path, called, arguments), prepend=True
+                )
+            )
+            handles.append(
+                module.register_forward_hook(lambda called, arguments, output: tracer.leave(output), always_call=True)
+            )
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()

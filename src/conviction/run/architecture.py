@@ -1,0 +1,167 @@
+"""A network by name, from wherever one may come, inspected before anything is trained."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from conviction.core.architecture import Architecture, MemoryEstimate
+from conviction.core.errors import ConfigError, UnknownName
+from conviction.data.pack import load_pack
+from conviction.data.source.base import SourceConfig
+from conviction.data.split import SplitConfig, divide
+from conviction.fit.optimizer import OptimizerConfig, numbers_remembered
+from conviction.nets import PRESETS, NetworkConfig, build_network
+from conviction.nets.inspection import inspect_network
+from conviction.nets.named import TORCHVISION, build_from_file, build_torchvision, on_meta
+from conviction.recipes import recipe_names
+from conviction.run.recipe import Recipe, load_recipe
+
+DEFAULT_BATCH_SIZE = 128
+_USUAL_SIDE_PX = 224
+Shape = tuple[int, int, int]
+
+
+@dataclass(frozen=True)
+class NamedNetwork:
+    """A network on the meta device, and what goes with its name: the pictures it was made for, and its training."""
+
+    name: str
+    network: nn.Module
+    planned_for: Shape
+    batch_size: int = DEFAULT_BATCH_SIZE
+    optimizer: OptimizerConfig | None = None
+    num_training_pictures: int | None = None
+
+
+def inspect(
+    name: str | Path | Recipe | nn.Module,
+    *,
+    input_shape: Shape | None = None,
+    num_classes: int | None = None,
+    batch_size: int | None = None,
+    overrides: Mapping[str, Any] | None = None,
+) -> Architecture:
+    """The layers, weights, computations, memory and receptive fields of a network.
+
+    `name` is a recipe (its name, file, or itself), a preset, `torchvision:NAME`, `module.py:function`, or a network.
+    `input_shape` (C, H, W) are the pictures that it is given; by default, those that it was made for.
+
+    Raises: UnknownName; ConfigError where the network does not take such pictures.
+
+    >>> inspect("alexnet-cifar10").parameters
+    1191170
+    """
+    named = find_network(name, input_shape, num_classes, overrides or {})
+    size = batch_size or named.batch_size
+    if size < 1:
+        raise ConfigError(f"`batch_size >= 1` must hold, but got {batch_size}.")
+    found = inspect_network(named.network, input_shape or named.planned_for, named.name, size)
+    memory = found.memory and _with_optimizer(found.memory, named.optimizer)
+    return dataclasses.replace(found, memory=memory, num_training_pictures=named.num_training_pictures)
+
+
+def _with_optimizer(memory: MemoryEstimate, optimizer: OptimizerConfig | None) -> MemoryEstimate:
+    """With what the recipe's optimiser remembers; SGD with momentum where there is no recipe."""
+    if optimizer is None:
+        return memory
+    return dataclasses.replace(memory, optimizer_bytes=round(memory.gradients_bytes * numbers_remembered(optimizer)))
+
+
+def find_network(
+    name: str | Path | Recipe | nn.Module,
+    input_shape: Shape | None,
+    num_classes: int | None,
+    overrides: Mapping[str, Any],
+) -> NamedNetwork:
+    """The network that a name means, built without weights.
+
+    Raises: UnknownName with the nearest of all names; ConfigError where it needs to be told its pictures.
+    """
+    if isinstance(name, nn.Module):
+        if input_shape is None:
+            raise ConfigError("A network of your own does not say what pictures it takes: give `input_shape`.")
+        return NamedNetwork(type(name).__name__, name, input_shape)
+    if isinstance(name, str) and name.startswith(TORCHVISION):
+        network, side_px = build_torchvision(name.removeprefix(TORCHVISION), num_classes)
+        return NamedNetwork(name, network, (3, side_px, side_px))
+    if isinstance(name, str) and re.search(r"\.py:\w+$|^[\w.]+:\w+$", name):
+        network = build_from_file(name, num_classes)
+        return NamedNetwork(name, network, input_shape or (3, _USUAL_SIDE_PX, _USUAL_SIDE_PX))
+    if isinstance(name, str) and name in PRESETS and name not in recipe_names():
+        preset = PRESETS[name]
+        shape, classes = preset.input_shape, num_classes or preset.num_classes
+        return NamedNetwork(name, _built(preset.config, shape, classes), shape)
+    return _of_recipe(name, input_shape, num_classes, overrides)
+
+
+def _of_recipe(
+    name: str | Path | Recipe, input_shape: Shape | None, num_classes: int | None, overrides: Mapping[str, Any]
+) -> NamedNetwork:
+    try:
+        recipe = load_recipe(name, overrides)
+    except UnknownName as error:
+        if error.what != "recipe":
+            raise
+        every = [*error.known, *PRESETS, f"{TORCHVISION}resnet50", "module.py:function"]
+        raise UnknownName("network", str(name), every) from error
+    shape, classes, num_training = _pictures_of(recipe)
+    if shape is None and input_shape is None:
+        raise ConfigError(
+            f"The recipe {recipe.name!r} does not say how large its pictures are. Give --input, for example "
+            "--input 3x64x64, set data.image_size_px, or name the pictures: --set data.path=…"
+        )
+    planned = shape or input_shape
+    assert planned is not None
+    classes = num_classes or classes
+    if classes is None:
+        raise ConfigError(
+            f"The recipe {recipe.name!r} does not say how many classes its pictures have. Give --classes, or name the "
+            "pictures: --set data.path=…"
+        )
+    network = _built(recipe.network, planned, classes)
+    return NamedNetwork(recipe.name, network, planned, recipe.fit.batch_size, recipe.optimizer, num_training)
+
+
+def _built(config: NetworkConfig, shape: Shape, num_classes: int) -> nn.Module:
+    network: nn.Module = on_meta(lambda: build_network(config, shape, num_classes))
+    return network
+
+
+def _pictures_of(recipe: Recipe) -> tuple[Shape | None, int | None, int | None]:
+    """Shape, classes and number of training pictures: as published, or counted where `data.path` names some."""
+    data = recipe.data
+    channels = 3 if data.color == "rgb" else 1
+    if data.known is not None and data.path is None:
+        height, width = data.image_size_px or data.known.size_px
+        return (channels, height, width), data.known.num_classes, _num_training(data, recipe.split)
+    if data.path is not None:
+        pack = load_pack(data)
+        _, height, width, channels = pack.images.shape
+        return (channels, height, width), len(pack.classes), len(divide(pack, recipe.split, recipe.seed).train)
+    if data.image_size_px is None:
+        return None, None, None
+    return (channels, *data.image_size_px), None, None
+
+
+def _num_training(data: SourceConfig, split: SplitConfig) -> int | None:
+    """What is left of a published set to train on, where the shares say so; classes of equal size are assumed."""
+    assert data.known is not None
+    total = data.known.num_training
+    taken = [split.validation] if data.known.has_test else [split.validation, split.test]
+    return total - sum(share if isinstance(share, int) else round(share * total) for share in taken)
+
+
+def parse_shape(text: str) -> Shape:
+    """`3x32x32` to (3, 32, 32). Raises: ConfigError."""
+    parts = re.split(r"[x×,]", text.strip().lower())
+    if len(parts) != 3 or not all(part.isdecimal() and 0 < int(part) <= 65536 for part in parts):
+        raise ConfigError(f"Pictures are written CHANNELSxHEIGHTxWIDTH, for example 3x32x32, but got {text!r}.")
+    channels, height, width = map(int, parts)
+    return channels, height, width
