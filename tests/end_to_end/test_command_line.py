@@ -241,6 +241,7 @@ def test_predict_names_what_is_in_pictures(tmp_path: Path) -> None:
     assert mixed.code == 2
     assert [prediction["label"] for prediction in mixed.json["predictions"]] == ["light"]
     assert mixed.json["unreadable"][0]["message"].endswith("bad.png is empty (0 bytes).")
+    assert mixed.json["error"] == {"kind": "data", "message": mixed.json["unreadable"][0]["message"]}
     shown = conviction("predict", "latest", tmp_path / "bad.png", tmp_path / "day.jpg")
     assert (shown.code, "light" in shown.out, "bad.png is empty" in shown.err) == (2, True, True)
     assert conviction("predict", "latest", tmp_path / "bad.png", "--json").json["error"]["kind"] == "data"

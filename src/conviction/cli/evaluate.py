@@ -105,7 +105,10 @@ def predict(
         raise DataError("\n".join(fault["message"] for fault in faults))
     if as_json:
         predictions = [{"picture": picture, **asdict(prediction)} for picture, prediction in found]
-        print_json({"run": opened.id, "weights": weights, "predictions": predictions, "unreadable": faults})
+        document: dict[str, Any] = {"run": opened.id, "weights": weights, "predictions": predictions, "unreadable": faults}
+        if faults:
+            document["error"] = {"kind": DataError.kind, "message": "\n".join(fault["message"] for fault in faults)}
+        print_json(document)
     else:
         rows = [(picture, prediction.label, percent(prediction.probability)) for picture, prediction in found]
         print_table([Column("picture", "left"), Column("class", "left"), Column("probability")], rows)

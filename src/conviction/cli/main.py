@@ -51,7 +51,7 @@ def conviction(
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command line and exit: 0 where all went well, 2 for a user's fault, 130 after an interruption."""
     given = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
-    as_json = "--json" in given
+    as_json = any(part.partition("=")[0] == "--json" for part in given)
     _answer_interruptions(as_json)
     try:
         code = app(given, standalone_mode=False, prog_name="conviction")

@@ -31,7 +31,7 @@ class Config(BaseModel):
         if any(isinstance(part, bool) for part in parts):
             kinds = _kinds(cls.model_fields[field.field_name or ""].annotation)
             if bool not in kinds and kinds & {int, float}:
-                raise PydanticCustomError("float_type", "a number")
+                raise PydanticCustomError("float_type" if float in kinds else "int_type", "a number")
         return value
 
 

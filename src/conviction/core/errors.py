@@ -104,6 +104,11 @@ def nearest(name: str, known: Iterable[str]) -> str | None:
         whole, beginning = candidate.lower(), candidate.lower()[: len(wanted) + 1]
         return max(_likeness(wanted, whole), 0.95 * _likeness(wanted, beginning))
 
+    known = list(known)
+    # `lr` for `learning_rate`.
+    short = [candidate for candidate in known if wanted == "".join(part[:1] for part in candidate.lower().split("_"))]
+    if short and len(wanted) > 1:
+        return short[0]
     best = max(known, key=likeness, default=None)
     return best if best is not None and likeness(best) >= _ALIKE else None
 

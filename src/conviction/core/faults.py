@@ -22,9 +22,9 @@ def explained(found: Sequence[ErrorDetails], settings: Any, model: type[BaseMode
     lines: list[str | _Refusal] = []
     refusals: dict[tuple[str, str], _Refusal] = {}
     for detail in found:
-        path, known_keys = _traced(detail, settings, model)
+        path, known_keys, choices = _traced(detail, settings, model)
         at = f"{path}: " if path else ""
-        if sentence := _sentence(detail, path, known_keys):
+        if sentence := _sentence(detail, path, known_keys, choices):
             lines.append(f"{at}{sentence}")
             continue
         shown = _spelled(detail["input"])
@@ -49,7 +49,7 @@ class _Refusal:
         return f"{self.at}must be {', or '.join(dict.fromkeys(self.rules))}, but got {self.shown}.{hint}"
 
 
-def _sentence(detail: ErrorDetails, path: str, known_keys: list[str]) -> str:
+def _sentence(detail: ErrorDetails, path: str, known_keys: list[str], choices: list[str]) -> str:
     """What is wrong where it is not a value that breaks a rule; empty otherwise."""
     kind, context = detail["type"], detail.get("ctx", {})
     if kind == "extra_forbidden":
@@ -64,7 +64,7 @@ def _sentence(detail: ErrorDetails, path: str, known_keys: list[str]) -> str:
         tag = str(context["tag"])
         return f"no choice named {tag!r}. {did_you_mean(tag, _quoted(context['expected_tags']))}"
     if kind == "union_tag_not_found":
-        return "its `name` is missing."
+        return f"its `name` is missing. Known: {', '.join(choices)}."
     if kind == "value_error":
         return str(context["error"])
     return ""
@@ -120,8 +120,8 @@ def _quoted(text: str) -> list[str]:
     return re.findall(r"'([^']*)'", text)
 
 
-def _traced(detail: ErrorDetails, settings: Any, model: type[BaseModel]) -> tuple[str, list[str]]:
-    """The fault's path as the user wrote it, and the keys that are right beside its last one.
+def _traced(detail: ErrorDetails, settings: Any, model: type[BaseModel]) -> tuple[str, list[str], list[str]]:
+    """The fault's path as the user wrote it, the keys that are right beside its last one, the choices in its place.
 
     Pydantic's location also names the branch of a union that it was reading, which stands nowhere in the settings.
     """
@@ -141,7 +141,8 @@ def _traced(detail: ErrorDetails, settings: Any, model: type[BaseModel]) -> tupl
         beside = options
         options = [found for option in options for found in _options(_part(option, key), definitions)]
         place = place[key] if _is_key(key, place) else None
-    return ".".join(keys), sorted({name for option in beside for name in option.get("properties", {})})
+    choices = [name for option in options for name in option.get("discriminator", {}).get("mapping", {})]
+    return ".".join(keys), sorted({name for option in beside for name in option.get("properties", {})}), choices
 
 
 def _is_tag(key: int | str, option: Mapping[str, Any]) -> bool:

@@ -80,7 +80,7 @@ class Evaluation:
     """One look at a split with one set of weights.
 
     `openings` counts the looks that this run has had at its test split, this one included; `test_set_openings`
-    those of every run in the ledger at the same test images.
+    those of every run in the ledger at the same test images, as far as this run has opened them.
     """
 
     run: str

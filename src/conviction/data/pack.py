@@ -28,7 +28,7 @@ from conviction.core.errors import ConvictionError, DataError, storage_faults
 from conviction.core.files import locked, make_folder, write_text
 from conviction.core.records import SplitName
 from conviction.data.decode import DecodeSettings, UnreadablePicture, as_array, decode
-from conviction.data.source.base import Entry, Source, SourceConfig, open_source
+from conviction.data.source.base import Content, Entry, Source, SourceConfig, open_source
 from conviction.data.source.locate import cache_folder
 
 PACK_FORMAT = 2
@@ -256,15 +256,17 @@ def _decode_all(
 
 
 def _decoded(
-    contents: Iterator[tuple[str, bytes | np.ndarray]], settings: DecodeSettings
+    contents: Iterator[tuple[str, Content]], settings: DecodeSettings
 ) -> Iterator[tuple[str, np.ndarray | None, str]]:
     """Path, array and fault of each picture, in the order of `contents`, decoded on all cores.
 
     Few pictures are under way at a time, as a photograph may take 150 MB.
     """
 
-    def one(name: str, content: bytes | np.ndarray) -> tuple[str, np.ndarray | None, str]:
+    def one(name: str, content: Content) -> tuple[str, np.ndarray | None, str]:
         try:
+            if isinstance(content, UnreadablePicture):
+                raise content
             if isinstance(content, bytes):
                 return name, decode(content, settings), ""
             picture = content[:, :, 0] if content.shape[2] == 1 else content

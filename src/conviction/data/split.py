@@ -97,7 +97,8 @@ def _draw(pack: Pack, pool: np.ndarray, shares: dict[str, int | float], seed: in
         if start >= len(rows) and shares:
             raise DataError(
                 f"The class {pack.classes[label]!r} has {len(rows)} pictures, and {' and '.join(sorted(shares))} take "
-                f"{start} of them: none is left to train on. Add pictures, or lower split.{sorted(shares)[-1]}."
+                f"{start} of them: none is left to train on. Add pictures, or lower "
+                f"split.{max(shares, key=lambda name: quotas[name][label])}."
             )
         drawn["train"].append(rows[start:])
     empty = np.zeros(0, np.int64)

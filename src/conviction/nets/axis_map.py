@@ -15,6 +15,10 @@ from fractions import Fraction
 MOST_PHASES = 4096
 
 
+# A whole number, or an infinity where nothing is seen.
+Pixel = int | float
+
+
 class Unrelated(Exception):
     """Two maps move over the input at different speeds, so that no map describes both."""
 
@@ -28,8 +32,8 @@ class AxisMap:
     """
 
     jump: int
-    first: tuple[float, ...]
-    last: tuple[float, ...]
+    first: tuple[Pixel, ...]
+    last: tuple[Pixel, ...]
 
     @property
     def period(self) -> int:
@@ -52,7 +56,7 @@ class AxisMap:
         """Whether every position sees the same pixels."""
         return self.jump == 0 and len(set(self.first)) == len(set(self.last)) == 1
 
-    def at(self, index: int) -> tuple[float, float]:
+    def at(self, index: int) -> tuple[Pixel, Pixel]:
         """The first and the last pixel that position `index` sees."""
         turn, phase = divmod(index, self.period)
         return self.jump * turn + self.first[phase], self.jump * turn + self.last[phase]

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from conviction.nets.axis_map import Pixel
 from conviction.nets.field import AXES, Field
 from conviction.nets.inspection import as_meta
 from conviction.nets.trace import is_layer, trace
@@ -30,7 +31,7 @@ def check_fields(network: nn.Module, input_shape: tuple[int, int, int], seed: in
     """Compare the exact fields of a network's layers with where the gradient of a position is not zero.
 
     The first, the middle and the last position of each map are looked at. `network` has weights and stays as it is;
-    fields that are bounds must hold all influence, exact ones must be reached too.
+    fields that are bounds must hold all influence, exact ones must be reached too, as far as they lie in the picture.
     """
     smooth = _smoothed(network, seed)
     followed = trace(as_meta(smooth), input_shape)
@@ -43,18 +44,21 @@ def check_fields(network: nn.Module, input_shape: tuple[int, int, int], seed: in
     disagreements: list[str] = []
     num_layers = num_positions = 0
     for step, output in zip(steps, outputs, strict=True):
-        if step.field is None or output is None or not output.requires_grad:
+        if step.field is None or output is None or not output.requires_grad or not _has_sides(step.field):
             continue
         num_layers += 1
         for positions in _positions(step.field):
             num_positions += 1
             found = _influence(output, step.field, positions, images)
+            expected = [step.field.maps[axis].at(positions[axis]) for axis in AXES]
+            if found is None and (not step.field.is_exact or _reaches_padding(expected, input_shape)):
+                continue
             for axis in AXES:
-                expected = _clipped(step.field.maps[axis].at(positions[axis]), input_shape[1 + axis])
-                if not _agree(expected, found[axis], step.field.is_exact):
+                ends = found and found[axis]
+                if not ends or not _agree(expected[axis], ends, input_shape[1 + axis], step.field.is_exact):
                     side = ("rows", "columns")[axis]
                     disagreements.append(
-                        f"{step.path} at {positions}: {side} {expected} expected, {found[axis]} have influence"
+                        f"{step.path} at {positions}: {side} {expected[axis]} expected, {ends} have influence"
                     )
     return FieldCheck(num_layers, num_positions, tuple(disagreements))
 
@@ -104,6 +108,12 @@ def _outputs(network: nn.Module, images: Tensor) -> list[Tensor | None]:
     return outputs
 
 
+def _has_sides(field: Field) -> bool:
+    """Whether the sides of the picture are dimensions of their own, and not laid one behind the other."""
+    holders = [field.holder(axis) for axis in AXES]
+    return all(holder is None or field.is_plain(holder) for holder in holders)
+
+
 def _positions(field: Field) -> list[tuple[int, int]]:
     """The first, the middle and the last position of both sides."""
     ends = [field.extent(axis) for axis in AXES]
@@ -113,29 +123,33 @@ def _positions(field: Field) -> list[tuple[int, int]]:
 
 def _influence(
     output: Tensor, field: Field, positions: tuple[int, int], images: Tensor
-) -> list[tuple[int, int] | None]:
-    """The first and the last row, and column, whose pixels change the output at a position."""
+) -> list[tuple[int, int]] | None:
+    """The first and the last row, and column, whose pixels change the output at a position; None where none do."""
     chosen = output
     for axis in AXES:
         index = field.holder(axis)
         if index is not None:
-            assert field.is_plain(index), "a map's sides are dimensions of their own"
             chosen = chosen.narrow(index, positions[axis], 1)
     (gradient,) = torch.autograd.grad(chosen.sum(), images, retain_graph=True)
     touched = gradient[0].abs().sum(dim=0) > 0
-    ends: list[tuple[int, int] | None] = []
-    for axis in AXES:
-        places = touched.any(dim=1 - axis).nonzero().flatten().tolist()
-        ends.append((places[0], places[-1]) if places else None)
-    return ends
+    if not touched.any():
+        return None
+    places = [touched.any(dim=1 - axis).nonzero().flatten() for axis in AXES]
+    return [(int(place[0]), int(place[-1])) for place in places]
 
 
-def _clipped(ends: tuple[float, float], size: int) -> tuple[int, int] | None:
-    first, last = max(0, ends[0]), min(size - 1, ends[1])
-    return (int(first), int(last)) if first <= last else None
+def _reaches_padding(expected: list[tuple[Pixel, Pixel]], input_shape: tuple[int, int, int]) -> bool:
+    """Whether a field goes beyond the picture on some side: all of its pixels may lie in the padding then."""
+    ends = zip(expected, input_shape[1:], strict=True)
+    return any(first < 0 or last >= size for (first, last), size in ends)
 
 
-def _agree(expected: tuple[int, int] | None, found: tuple[int, int] | None, is_exact: bool) -> bool:
-    if is_exact or expected is None or found is None:
-        return expected == found or (found is None and not is_exact)
-    return expected[0] <= found[0] and found[1] <= expected[1]
+def _agree(expected: tuple[Pixel, Pixel], found: tuple[int, int], size: int, is_exact: bool) -> bool:
+    """Whether the influence lies within the field and, for an exact one, reaches those of its ends in the picture.
+
+    An end in the padding need not be reached up to the picture's edge: a field with gaps may skip the pixels there.
+    """
+    first, last = expected
+    if found[0] < first or found[1] > last:
+        return False
+    return not is_exact or ((first < 0 or found[0] == first) and (last >= size or found[1] == last))

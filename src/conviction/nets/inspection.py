@@ -6,6 +6,7 @@ import copy
 import math
 import re
 from collections.abc import Sequence
+from fractions import Fraction
 
 from torch import nn
 
@@ -143,9 +144,8 @@ def _receptive_field(field: Field | None) -> ReceptiveField:
     )
 
 
-def _number(stride: object) -> float:
-    value = float(stride)  # type: ignore[arg-type]
-    return int(value) if value.is_integer() else value
+def _number(stride: Fraction) -> int | float:
+    return stride.numerator if stride.denominator == 1 else float(stride)
 
 
 def _unique(names: Sequence[str]) -> list[str]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -17,7 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from conviction.nets.cost import multiply_accumulates
-from conviction.nets.field import Field, anything_of, input_field
+from conviction.nets.field import AXES, Field, anything_of, input_field, united
 from conviction.nets.field_rules import Call, resulting_field
 
 # Operations that only look at a tensor in another way, or make one that no picture has a part in.
@@ -203,7 +203,7 @@ class _Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 continue
             former = self._fields[other]
             if (former.dimensions, former.maps) != (found.dimensions, found.maps):
-                self._fields[other] = anything_of([former, found], tuple(other.shape))
+                self._fields[other] = _overwritten(former, found, tuple(other.shape))
 
     def _count(self, name: str, macs: int, result: object) -> None:
         step = next((frame.step for frame in self._frames if frame.step), None)
@@ -216,6 +216,16 @@ class _Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         step = Step(f"{outer}.{name.strip('_')}".lstrip("."), name.strip("_"), macs=macs)
         self._finish(step, result)
         self.steps.append(step)
+
+
+def _overwritten(former: Field, written: Field, shape: tuple[int, ...]) -> Field:
+    """The field of a tensor a part of which was written over; whole sides of it, or anything."""
+    same = len(former.dimensions) == len(written.dimensions) and all(
+        (former.holder(axis), former.extent(axis)) == (written.holder(axis), written.extent(axis)) for axis in AXES
+    )
+    if not same:
+        return anything_of([former, written], shape)
+    return united([former, replace(written, dimensions=former.dimensions)], shape)
 
 
 def _by_position(operation: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:

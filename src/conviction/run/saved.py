@@ -132,7 +132,9 @@ class Run:
             predictions, of_the_set = seen.predictions, max(seen.test_set_openings, openings)
         else:
             predictions = look(prepared.splits.train if name == "train" else prepared.splits.validation)
-            openings, of_the_set = max(len(ledger.openings(run=self.id)), former), 0
+            own = ledger.openings(run=self.id)
+            openings = max(len(own), former)
+            of_the_set = max(len(ledger.openings(test_digest=own[0].test_digest)) if own else 0, openings)
         evaluation = self._described(predictions, name, weights, model, (openings, of_the_set), detail)
         self.folder.add_evaluation(evaluation)
         return evaluation

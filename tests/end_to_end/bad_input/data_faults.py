@@ -90,6 +90,12 @@ def _zero_bytes(folder: Path) -> Arguments:
     return photos(folder)
 
 
+@case("Data", "link to a picture that is not there", "data", "1 of 25 pictures", "cat/link.png is a link to")
+def _dangling(folder: Path) -> Arguments:
+    (two_classes(folder) / "cat" / "link.png").symlink_to("nothing.png")
+    return photos(folder)
+
+
 @case("Data", "web page named .jpg", "data", "dog/page.jpg is no picture of a known kind")
 def _web_page(folder: Path) -> Arguments:
     (two_classes(folder) / "dog" / "page.jpg").write_text("<html>404</html>")

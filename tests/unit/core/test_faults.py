@@ -140,7 +140,7 @@ def test_an_unknown_key_gives_its_path_and_the_nearest_right_name(settings: Any,
         ),
         ({"optimizer": {"name": "adam"}}, "optimizer.learning_rate: this key is needed and missing."),
         ({"optimizer": "adam"}, "optimizer.learning_rate: this key is needed and missing."),
-        ({"optimizer": {"learning_rate": 1}}, "optimizer: its `name` is missing."),
+        ({"optimizer": {"learning_rate": 1}}, "optimizer: its `name` is missing. Known: adam, sgd."),
         ({"optimizer": "sdg"}, "optimizer: no choice named 'sdg'. Did you mean 'sgd'? Known: sgd, adam."),
         ({"second": {"name": "adm"}}, "second: no choice named 'adm'. Did you mean 'adam'? Known: sgd, adam."),
         ({"epochs": 4}, "epochs: `epochs` must be odd, but got 4"),
@@ -179,7 +179,7 @@ def test_a_list_of_another_length_is_refused_with_the_right_one(values: list[flo
     ],
 )
 def test_true_and_false_are_no_numbers(settings: Any, path: str) -> None:
-    assert re.search(rf"{re.escape(path)}: must be a number, but got (true|false)\.$", refused(settings))
+    assert re.search(rf"{re.escape(path)}: must be a (whole )?number, but got (true|false)\.$", refused(settings))
 
 
 def test_true_is_no_number_within_a_list_either() -> None:

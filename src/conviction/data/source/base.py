@@ -17,6 +17,7 @@ from conviction.core.config import Config
 from conviction.core.errors import DataError
 from conviction.core.records import SplitName
 from conviction.core.registry import Registry
+from conviction.data.decode import UnreadablePicture
 
 # Pillow itself warns from 89,478,485 pixels on.
 MOST_PIXELS = 89_000_000
@@ -73,6 +74,10 @@ class Entry:
     split: SplitName | None
 
 
+# An encoded file, a `uint8` array (H, W, C), or why there is neither.
+Content = bytes | np.ndarray | UnreadablePicture
+
+
 @runtime_checkable
 class Source(Protocol):
     """Pictures with labels, read in whatever order they are stored in."""
@@ -96,8 +101,8 @@ class Source(Protocol):
     def notes(self) -> tuple[str, ...]:
         """What a person should know about this source, a sentence each."""
 
-    def read(self) -> Iterator[tuple[str, bytes | np.ndarray]]:
-        """Path and content of every entry, in storage order: an encoded file, or a `uint8` array (H, W, C)."""
+    def read(self) -> Iterator[tuple[str, Content]]:
+        """Path and content of every entry, in storage order."""
 
 
 SOURCES: Registry[Callable[[SourceConfig], Source]] = Registry("data source")

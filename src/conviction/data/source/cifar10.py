@@ -12,6 +12,7 @@ import numpy as np
 
 from conviction.core.errors import DataError
 from conviction.core.records import SplitName
+from conviction.data.decode import UnreadablePicture
 from conviction.data.source.base import SOURCES, Entry, KnownPictures, Source, SourceConfig, shown_name
 from conviction.data.source.container import Container, open_container
 from conviction.data.source.download import OfficialFile, fetch
@@ -80,6 +81,8 @@ class Cifar10:
         if len(wanted) > len(_BATCHES):
             raise DataError(f"{self._container.path} holds batches of CIFAR-10 twice: {', '.join(sorted(wanted))}.")
         for name, content in self._container.read(wanted):
+            if isinstance(content, UnreadablePicture):
+                raise DataError(f"{name} {content}.")
             labels, images = _read_binary(content, name) if name.endswith(".bin") else _read_pickle(content, name)
             yield _batch_name(name), labels, images
 

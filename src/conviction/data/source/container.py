@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import IO, Any, Protocol, runtime_checkable
 
 from conviction.core.errors import ConvictionError, DataError
+from conviction.data.decode import UnreadablePicture
 from conviction.data.source.base import file_digest, file_stamp
 from conviction.data.source.locate import ARCHIVE_SUFFIXES
 
@@ -55,8 +56,8 @@ class Container(Protocol):
     def names(self) -> tuple[list[str], list[str]]:
         """The sorted paths of all files, and of all folders. Raises: DataError."""
 
-    def read(self, wanted: set[str]) -> Iterator[tuple[str, bytes]]:
-        """Path and content of the wanted files, in storage order. Raises: DataError."""
+    def read(self, wanted: set[str]) -> Iterator[tuple[str, bytes | UnreadablePicture]]:
+        """Path and content of the wanted files, or why one cannot be read, in storage order. Raises: DataError."""
 
 
 def open_container(path: Path) -> Container:
@@ -90,14 +91,16 @@ class Directory:
     def stamp(self) -> str:
         digest = hashlib.sha256(os.fsencode(self.path.resolve()))
         for name in self.names()[0]:
-            digest.update(f"{name}\0{file_stamp(f'{self.path}/{name}')}\n".encode(errors="surrogateescape"))
+            stamp = _or_why_not(file_stamp, f"{self.path}/{name}")
+            digest.update(f"{name}\0{stamp}\n".encode(errors="surrogateescape"))
         return digest.hexdigest()
 
     def digest(self) -> str:
         files, folders = self.names()
         digest = hashlib.sha256("\n".join(folders).encode(errors="surrogateescape"))
         for name in files:
-            digest.update(f"{name}\0{file_digest(self.path / name)}\n".encode(errors="surrogateescape"))
+            content = _or_why_not(_ordinary_digest, self.path / name)
+            digest.update(f"{name}\0{content}\n".encode(errors="surrogateescape"))
         return digest.hexdigest()
 
     def names(self) -> tuple[list[str], list[str]]:
@@ -125,18 +128,35 @@ class Directory:
             files += [prefix + name for name in here if not is_clutter(name)]
         return sorted(files), sorted(folders)
 
-    def read(self, wanted: set[str]) -> Iterator[tuple[str, bytes]]:
+    def read(self, wanted: set[str]) -> Iterator[tuple[str, bytes | UnreadablePicture]]:
         for name in sorted(wanted):
             path = self.path / name
             try:
                 found = path.stat()
                 if not stat.S_ISREG(found.st_mode):
-                    raise DataError(f"{path} is no ordinary file.")
+                    yield name, UnreadablePicture("is no ordinary file")
+                    continue
                 _check_size(name, found.st_size, self.path)
-                content = path.read_bytes()
+                yield name, path.read_bytes()
+            except FileNotFoundError:
+                gone = f"is a link to '{path.readlink()}', which is not there" if path.is_symlink() else "is gone"
+                yield name, UnreadablePicture(gone)
             except OSError as error:
-                raise DataError(f"Cannot read {path}: {error.strerror}.") from error
-            yield name, content
+                yield name, UnreadablePicture(f"cannot be read ({error.strerror})")
+
+
+def _or_why_not(read: Callable[[Any], str], path: object) -> str:
+    """What `read` says of a file, or why it cannot: a file that cannot be read is a fault of that picture alone."""
+    try:
+        return read(path)
+    except DataError as error:
+        return error.message
+
+
+def _ordinary_digest(path: Path) -> str:
+    """SHA-256 of an ordinary file; opening a pipe would wait for ever."""
+    file_stamp(path)
+    return file_digest(path)
 
 
 class _Archive:

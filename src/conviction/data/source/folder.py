@@ -10,6 +10,7 @@ from typing import Literal
 
 from conviction.core.errors import ConfigError, DataError
 from conviction.core.records import SplitName
+from conviction.data.decode import UnreadablePicture
 from conviction.data.source.base import SOURCES, Entry, Source, SourceConfig, shown_name
 from conviction.data.source.container import Container, is_clutter, open_container
 from conviction.data.source.locate import locate
@@ -75,7 +76,7 @@ class Folder:
                 notes.append(f"The {split} split has no pictures of {_listed(absent)}.")
         return tuple(notes)
 
-    def read(self) -> Iterator[tuple[str, bytes]]:
+    def read(self) -> Iterator[tuple[str, bytes | UnreadablePicture]]:
         self.entries()
         for stored, content in self._container.read(set(self._stored_names)):
             yield self._stored_names[stored], content
