@@ -105,7 +105,8 @@ def predict(
         raise DataError("\n".join(fault["message"] for fault in faults))
     if as_json:
         predictions = [{"picture": picture, **asdict(prediction)} for picture, prediction in found]
-        document: dict[str, Any] = {"run": opened.id, "weights": weights, "predictions": predictions, "unreadable": faults}
+        document: dict[str, Any] = {"run": opened.id, "weights": weights, "predictions": predictions}
+        document["unreadable"] = faults
         if faults:
             document["error"] = {"kind": DataError.kind, "message": "\n".join(fault["message"] for fault in faults)}
         print_json(document)
