@@ -61,13 +61,15 @@ def _attention_macs(arguments: Sequence[Any], output: Any) -> int:
     return int(pairs * (queries.shape[-1] + values.shape[-1]))
 
 
-def parameter_formula(module: nn.Module) -> str:
+def parameter_formula(module: nn.Module, with_parts: bool = True) -> str:
     """How a layer's parameters are counted, in letters and in numbers; empty where there are none.
+
+    `with_parts` counts those of the modules inside it too.
 
     >>> parameter_formula(nn.Conv2d(3, 128, 3))
     '(k·k·C_in + 1)·C_out = (3·3·3 + 1)·128'
     """
-    if not any(True for _ in module.parameters(recurse=False)):
+    if not any(True for _ in module.parameters(with_parts)):
         return ""
     if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
         return _convolution_formula(module)
@@ -79,7 +81,7 @@ def parameter_formula(module: nn.Module) -> str:
     if isinstance(module, nn.modules.batchnorm._BatchNorm | nn.GroupNorm):
         size = module.weight.numel()
         return f"2·C = 2·{size}"
-    own = [tuple(parameter.shape) for parameter in module.parameters(recurse=False)]
+    own = [tuple(parameter.shape) for parameter in module.parameters(with_parts)]
     return " + ".join("·".join(map(str, shape)) or "1" for shape in own)
 
 

@@ -87,7 +87,7 @@ def _parameters_of(path: str, module: nn.Module, counted: set[int], found: Trace
     kind, note = type(module).__name__, ""
     if is_layer(module):
         note = "not reached" if found.fault else "not used when predicting"
-    formula = parameter_formula(module)
+    formula = parameter_formula(module, with_parts=False)
     return LayerRecord(path or kind, kind, None, every, trainable, 0, UNKNOWN_FIELD, formula, note=note)
 
 

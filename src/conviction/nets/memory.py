@@ -48,13 +48,17 @@ def estimate_memory(
 class _LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """The largest sum of the memory that operations' results hold at one time."""
 
-    def __init__(self) -> None:
+    def __init__(self, network: nn.Module) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.peak = 0
         self._held: dict[int, tuple[StorageWeakRef, int]] = {}
+        # A transposed weight is a view of it, and no memory of its own.
+        self._weights = {kept.untyped_storage()._cdata for kept in (*network.parameters(), *network.buffers())}
 
     def add(self, tensor: Tensor) -> None:
         storage = tensor.untyped_storage()
+        if storage._cdata in self._weights:
+            return
         self._held[storage._cdata] = (StorageWeakRef(storage), storage.nbytes())  # type: ignore[no-untyped-call]
 
     def __torch_dispatch__(self, operation: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -69,7 +73,7 @@ class _LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 def _peak_of_forward(network: nn.Module, input_shape: tuple[int, int, int], batch_size: int) -> int:
     images = torch.empty((batch_size, *input_shape), device="meta")
-    live = _LiveBytes()
+    live = _LiveBytes(network)
     live.add(images)
     with live:
         network(images)
@@ -79,7 +83,7 @@ def _peak_of_forward(network: nn.Module, input_shape: tuple[int, int, int], batc
 def _peak_of_step(network: nn.Module, input_shape: tuple[int, int, int], batch_size: int) -> int:
     """Forward and backward pass; the gradients of the weights are among what it holds at the end."""
     images = torch.empty((batch_size, *input_shape), device="meta")
-    live = _LiveBytes()
+    live = _LiveBytes(network)
     live.add(images)
     wanted = [parameter for parameter in network.parameters() if parameter.requires_grad]
     with live:

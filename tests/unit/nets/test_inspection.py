@@ -1,0 +1,342 @@
+"""Counts of weights and computations: by hand, as published, and against three other tools."""
+
+from __future__ import annotations
+
+import math
+import re
+import warnings
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torchinfo
+from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+from torchvision import models
+
+from conviction.core.errors import ConfigError, UnknownName
+from conviction.nets import PRESETS, build_network
+from conviction.nets.block import BlocksConfig, num_parameters
+from conviction.nets.inspection import as_meta, inspect_network
+from conviction.nets.named import build_from_file, build_torchvision, on_meta
+
+TORCHVISION_MODELS = models.list_models(module=models)
+assert len(TORCHVISION_MODELS) + len(PRESETS) >= 60
+PUBLISHED = {"resnet50": 25_557_032, "vgg11_bn": 132_868_840, "alexnet": 61_100_840}
+
+
+def torchs_macs(network: nn.Module, shape: tuple[int, int, int]) -> int:
+    """Half of what torch's own counter says: it counts a multiplication and an addition as two."""
+    counter = FlopCounterMode(display=False)
+    network.eval()
+    with counter, torch.no_grad():
+        network(torch.empty((1, *shape), device="meta"))
+    flops = counter.get_total_flops()
+    assert flops % 2 == 0
+    return flops // 2
+
+
+def evaluated(formula: str) -> int:
+    """The numbers behind the equals sign of a formula, worked out."""
+    numbers = formula.split("=")[-1].replace("·", "*")
+    assert re.fullmatch(r"[\d\s()+*/]+", numbers), numbers
+    # Digits and signs alone.
+    return round(eval(numbers))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", TORCHVISION_MODELS)
+def test_torchvisions_models_against_torch_itself(name: str) -> None:
+    network, side_px = build_torchvision(name)
+    assert all(parameter.is_meta for parameter in network.parameters())
+    # The sizes of the pictures do not change what is compared, and small ones are quick.
+    side_px = side_px if name.startswith(("vit", "swin", "maxvit", "inception")) else 64
+    found = inspect_network(network, (3, side_px, side_px), name, batch_size=2)
+    assert found.notes == ()
+    assert found.parameters == num_parameters(network) == PUBLISHED.get(name, num_parameters(network))
+    assert found.macs == torchs_macs(network, (3, side_px, side_px))
+    for layer in found.layers:
+        if layer.formula:
+            assert layer.note or evaluated(layer.formula) == layer.parameters, layer
+
+
+def torchinfos_macs(network: nn.Module, shape: tuple[int, int, int]) -> tuple[int, int]:
+    """Parameters and mult-adds of torchinfo, less what it counts for biases and for normalisations.
+
+    It multiplies all parameters of a convolution, the biases too, with the positions of the output, and counts a
+    normalisation's parameters once for each picture. One bias is one addition and no product: by our convention, and
+    torch's, neither counts.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        summary = torchinfo.summary(network, (1, *shape), verbose=0, device="cpu", mode="eval")
+    surplus = 0
+    for layer in summary.summary_list:
+        module = layer.module
+        if layer.is_recursive or not layer.is_leaf_layer:
+            continue
+        if isinstance(module, nn.Conv2d) and module.bias is not None:
+            surplus += module.bias.numel() * math.prod(layer.output_size[2:])
+        elif isinstance(module, nn.Linear) and module.bias is not None:
+            surplus += module.bias.numel()
+        elif not isinstance(module, nn.Conv2d | nn.Linear):
+            surplus += sum(parameter.numel() for parameter in module.parameters())
+    return summary.total_params, summary.total_mult_adds - surplus
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_presets_against_torch_and_torchinfo(name: str) -> None:
+    preset = PRESETS[name]
+    network = build_network(preset.config, preset.input_shape, preset.num_classes)
+    found = inspect_network(network, preset.input_shape, name)
+    assert found.parameters == num_parameters(network)
+    assert found.macs == torchs_macs(as_meta(network), preset.input_shape)
+    assert (found.parameters, found.macs) == torchinfos_macs(network, preset.input_shape)
+    assert all(evaluated(layer.formula) == layer.parameters for layer in found.layers if layer.formula)
+
+
+@pytest.mark.parametrize("name", ["alexnet", "vgg11_bn", "resnet18", "squeezenet1_1", "mobilenet_v2", "densenet121"])
+def test_torchinfo_agrees_on_torchvisions_plain_networks(name: str) -> None:
+    # It runs its networks on numbers, so that few and small ones are asked.
+    network = models.get_model(name)
+    found = inspect_network(network, (3, 64, 64), name, batch_size=2)
+    assert (found.parameters, found.macs) == torchinfos_macs(network, (3, 64, 64))
+
+
+blocks = st.fixed_dictionaries(
+    {
+        "filters": st.integers(1, 12),
+        "kernel_px": st.integers(1, 5),
+        "stride_px": st.integers(1, 2),
+        "padding_px": st.integers(0, 2),
+        "bias": st.booleans(),
+        "normalization": st.sampled_from(["none", "batch", "layer", "local_response"]),
+        "activation": st.sampled_from(["none", "relu", "gelu", "tanh"]),
+        "pooling": st.none() | st.fixed_dictionaries({"size_px": st.integers(1, 3), "ceil_mode": st.booleans()}),
+    }
+)
+described = st.fixed_dictionaries(
+    {
+        "blocks": st.lists(blocks, max_size=4),
+        "global_pooling": st.sampled_from(["none", "average", "max"]),
+        "dense": st.lists(st.fixed_dictionaries({"units": st.integers(1, 20)}), max_size=2),
+    }
+)
+
+
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.filter_too_much, HealthCheck.too_slow])
+@given(described, st.sampled_from([1, 3]), st.integers(4, 20), st.integers(4, 20), st.integers(2, 12))
+def test_random_networks_against_torch_itself(
+    settings: dict[str, Any], channels: int, height: int, width: int, classes: int
+) -> None:
+    shape = (channels, height, width)
+    try:
+        network = on_meta(lambda: build_network(BlocksConfig.model_validate(settings), shape, classes))
+    except ConfigError:
+        assume(False)
+    found = inspect_network(network, shape, batch_size=2)
+    assert found.parameters == num_parameters(network)
+    assert found.macs == torchs_macs(network, shape)
+    assert found.layers[-1].output == (classes,)
+    assert all(evaluated(layer.formula) == layer.parameters for layer in found.layers if layer.formula)
+
+
+def test_lab_c4_by_hand() -> None:
+    preset = PRESETS["alexnet-cifar10"]
+    found = inspect_network(build_network(preset.config, (3, 32, 32), 10), (3, 32, 32))
+    weighty = [layer for layer in found.layers if layer.parameters]
+    assert [layer.parameters for layer in weighty] == [2_432, 51_264, 102_464, 1_025_000, 10_010]
+    # 32·32 positions of 5·5·3 products for 32 filters, and so on.
+    assert [layer.macs for layer in weighty] == [
+        32 * 32 * 75 * 32,
+        16 * 16 * 800 * 64,
+        8 * 8 * 1600 * 64,
+        1024 * 1000,
+        1000 * 10,
+    ]
+    assert weighty[0].formula == "(k·k·C_in + 1)·C_out = (5·5·3 + 1)·32"
+    assert weighty[3].formula == "(n_in + 1)·n_out = (1024 + 1)·1000"
+    # A fully connected layer from 3·32·32 numbers to 32·32·32 has (3072 + 1)·32768 weights.
+    assert [layer.dense_parameters for layer in weighty[:2]] == [3073 * 32768, (32 * 16 * 16 + 1) * 64 * 16 * 16]
+    assert weighty[3].dense_parameters is None
+    # Four bytes for each of 32·32·32 numbers.
+    assert weighty[0].activation_bytes == 131_072
+
+
+def test_attention_counts_both_products() -> None:
+    class Attention(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.attention = nn.MultiheadAttention(8, 2, batch_first=True)
+
+        def forward(self, images: Tensor) -> Tensor:
+            tokens = images.flatten(2).transpose(1, 2)
+            return self.attention(tokens, tokens, tokens)[0]
+
+    found = inspect_network(Attention(), (8, 5, 5))
+    [layer] = [layer for layer in found.layers if layer.parameters]
+    # 25 tokens of 8: queries, keys, values and the output are 8·8 products each; scores and their sums 25·25·8 each.
+    assert layer.macs == found.macs == 4 * 25 * 8 * 8 + 2 * 25 * 25 * 8
+    assert layer.parameters == 4 * 8 * 8 + 4 * 8
+
+
+def test_weights_used_twice_are_counted_once() -> None:
+    class Twice(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.convolution = nn.Conv2d(3, 3, 3, padding=1)
+
+        def forward(self, images: Tensor) -> Tensor:
+            return self.convolution(self.convolution(images))
+
+    found = inspect_network(Twice(), (3, 8, 8))
+    assert found.parameters == 3 * 3 * 9 + 3
+    assert [layer.name for layer in found.layers] == ["convolution", "convolution:2"]
+    assert found.layers[1].note == "weights shared with an earlier layer"
+    assert found.macs == 2 * 64 * 27 * 3
+
+
+def test_frozen_and_unused_weights_are_told_apart() -> None:
+    class Network(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.used, self.unused = nn.Conv2d(3, 2, 1), nn.Linear(4, 4)
+            self.scale = nn.Parameter(torch.ones(2, 1, 1))
+            self.used.weight.requires_grad_(False)
+
+        def forward(self, images: Tensor) -> Tensor:
+            return self.used(images) * self.scale
+
+    network = Network()
+    found = inspect_network(network, (3, 4, 4))
+    assert (found.parameters, found.trainable_parameters) == (6 + 2 + 20 + 2, 2 + 20 + 2)
+    assert {layer.name: layer.note for layer in found.layers}["unused"] == "not used when predicting"
+    assert network.training
+    assert not network.used.weight.is_meta
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in network.modules())
+
+
+def test_memory_by_hand() -> None:
+    network = nn.Sequential(nn.Conv2d(1, 2, 1, bias=False), nn.Tanh(), nn.Flatten(), nn.Linear(2 * 4 * 4, 3))
+    memory = inspect_network(network, (1, 4, 4), batch_size=10).memory
+    assert memory is not None
+    weights = 2 + 96 + 3
+    assert (memory.weights_bytes, memory.gradients_bytes, memory.optimizer_bytes) == (4 * weights,) * 3
+    # Predicting: the pictures (16 numbers) are held throughout, and a layer's input beside its output (32 each).
+    assert memory.inference_peak_bytes == 10 * 4 * (16 + 32 + 32)
+    # Training keeps the pictures and what tanh gave; its backward pass adds gradients of one or two maps.
+    assert 10 * 4 * (16 + 32 + 32) <= memory.saved_bytes <= 10 * 4 * (16 + 4 * 32)
+
+
+@pytest.mark.parametrize("name", ["alexnet-cifar10", "convnet-bn", "lenet5"])
+def test_memory_against_torchs_profiler(name: str) -> None:
+    """What is allocated and not yet freed, at its fullest, in a real step; the estimate is within a quarter."""
+    preset, batch_size = PRESETS[name], 16
+    network = build_network(preset.config, preset.input_shape, preset.num_classes)
+    memory = inspect_network(network, preset.input_shape, batch_size=batch_size).memory
+    images = torch.rand((batch_size, *preset.input_shape))
+    network(images).sum().backward()
+    network.zero_grad()
+    kinds = [torch.profiler.ProfilerActivity.CPU]
+    with torch.profiler.profile(activities=kinds, profile_memory=True) as profile:
+        network(images).sum().backward()
+    held = peak = 0
+    for event in sorted(profile.profiler.kineto_results.events(), key=lambda event: event.start_ns()):
+        if event.name() == "[memory]":
+            held += event.nbytes()
+            peak = max(peak, held)
+    assert memory is not None
+    expected = memory.saved_bytes + memory.gradients_bytes - images.nbytes
+    assert 0.75 * peak <= expected <= 1.25 * peak
+
+
+@pytest.mark.parametrize(
+    ("shape", "message"),
+    [
+        ((3, 3, 3), r"0\.convolution.*does not go through|does not go through 0.*smallest square input .* 7×7"),
+        ((1, 32, 32), r"0 expects 3 channels, but gets 1 from input 1×32×32"),
+    ],
+)
+def test_pictures_that_do_not_fit_name_the_layer(shape: tuple[int, int, int], message: str) -> None:
+    network = nn.Sequential(nn.Conv2d(3, 4, 5), nn.Conv2d(4, 4, 3), nn.AdaptiveAvgPool2d(1))
+    with pytest.raises(ConfigError, match=message):
+        inspect_network(network, shape)
+
+
+def test_a_larger_picture_stops_at_the_first_fully_connected_layer() -> None:
+    preset = PRESETS["alexnet-cifar10"]
+    with pytest.raises(ConfigError) as caught:
+        inspect_network(build_network(preset.config, (3, 32, 32), 10), (3, 64, 64))
+    assert "Input 3×64×64 does not go through dense.dense1.linear" in caught.value.message
+    assert "planned for, 1,024, and now gets 4,096, the 64×8×8 map of blocks.block3.pooling" in caught.value.message
+
+
+def test_a_second_input_is_asked_for_by_name() -> None:
+    class Two(nn.Module):
+        def forward(self, images: Tensor, mask: Tensor) -> Tensor:
+            return images * mask
+
+    with pytest.raises(ConfigError, match=r"needs 1 more input beside the pictures \(mask\)"):
+        inspect_network(Two(), (3, 8, 8))
+
+
+def test_what_depends_on_values_ends_the_trace_and_says_so() -> None:
+    class Deciding(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second = nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 3)
+
+        def forward(self, images: Tensor) -> Tensor:
+            maps = self.first(images)
+            return self.second(maps) if maps.sum() > 0 else maps
+
+    found = inspect_network(Deciding(), (3, 8, 8))
+    assert [(layer.name, layer.receptive_field.status) for layer in found.layers if layer.parameters] == [
+        ("first", "EXACT"),
+        ("second", "UNKNOWN"),
+    ]
+    assert found.parameters == 3 * 4 * 9 + 4 + 4 * 4 * 9 + 4
+    assert "decides by the values" in found.notes[0]
+    assert found.memory is None
+
+
+MY_NETWORK = """
+from torch import nn
+
+
+def build(num_classes=7):
+    return nn.Sequential(nn.Flatten(), nn.Linear(12, num_classes))
+
+
+def text():
+    return "no network"
+
+
+def broken():
+    raise ValueError("not today")
+"""
+
+
+def test_networks_from_a_file(tmp_path: Path) -> None:
+    (tmp_path / "mynet.py").write_text(MY_NETWORK)
+    file = tmp_path / "mynet.py"
+    assert num_parameters(build_from_file(f"{file}:build")) == 13 * 7
+    assert num_parameters(build_from_file(f"{file}:build", 3)) == 13 * 3
+    for name, message in (("text", "must return a torch.nn.Module, but returned str"), ("broken", "not today")):
+        with pytest.raises(ConfigError, match=message):
+            build_from_file(f"{file}:{name}")
+    with pytest.raises(UnknownName, match="Did you mean 'build'"):
+        build_from_file(f"{file}:biuld")
+    with pytest.raises(ConfigError, match="No file"):
+        build_from_file(f"{tmp_path}/other.py:build")
+    (tmp_path / "typo.py").write_text("def build(:\n")
+    with pytest.raises(ConfigError, match="cannot be imported: SyntaxError"):
+        build_from_file(f"{tmp_path}/typo.py:build")
+
+
+def test_an_unknown_model_of_torchvision_is_refused_with_the_nearest() -> None:
+    with pytest.raises(UnknownName, match="Did you mean 'resnet50'"):
+        build_torchvision("resnet5O")
