@@ -52,39 +52,71 @@ class Column:
     rank: int = 0
 
 
-# One for the frame, which is not drawn, and one on either side of it.
 _BETWEEN_COLUMNS = 3
 
 
 def print_table(columns: Sequence[Column], rows: Iterable[Sequence[str]]) -> None:
-    """A table as wide as the terminal allows."""
-    from rich import box
-    from rich.table import Table
-    from rich.text import Text
-
+    """A table as wide as the terminal allows; cells that are wider still are folded."""
     listed = [list(row) for row in rows]
     target = console()
     shown = _columns_that_fit(columns, listed, target.width)
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for index in shown:
-        table.add_column(Text(columns[index].heading), justify=columns[index].align, overflow="fold")
-    for row in listed:
-        # As plain text: a path or a class may hold what rich would read as markup.
-        table.add_row(*(Text(row[index]) for index in shown))
-    target.print(table)
+    chosen, cells = [columns[index] for index in shown], [[row[index] for index in shown] for row in listed]
+    widths = _widths(chosen, cells)
+    if sum(widths) + _BETWEEN_COLUMNS * len(widths) - 1 > target.width:
+        _print_folded(chosen, cells)
+    else:
+        _print_aligned(chosen, cells, widths)
     if left_out := [columns[index].heading.replace("\n", " ") for index in range(len(columns)) if index not in shown]:
         print_aside(f"note: the terminal is too narrow for: {', '.join(left_out)}.")
 
 
-def _columns_that_fit(columns: Sequence[Column], rows: Sequence[Sequence[str]], width: int) -> list[int]:
+def _print_aligned(columns: Sequence[Column], rows: Sequence[Sequence[str]], widths: Sequence[int]) -> None:
+    from rich.cells import cell_len
+    from rich.text import Text
+
+    def line(cells: Sequence[str]) -> str:
+        padded = []
+        for cell, column, width in zip(cells, columns, widths, strict=True):
+            room = " " * (width - cell_len(cell))
+            padded.append(cell + room if column.align == "left" else room + cell)
+        return " " + (" " * _BETWEEN_COLUMNS).join(padded).rstrip()
+
+    num_lines = max(column.heading.count("\n") for column in columns) + 1
+    headings = [[""] * num_lines + column.heading.split("\n") for column in columns]
+    target = console()
+    target.print()
+    for number in range(-num_lines, 0):
+        target.print(Text(line([heading[number] for heading in headings]), style="bold"), no_wrap=True)
+    print_lines([" " + "─" * (sum(widths) + _BETWEEN_COLUMNS * (len(widths) - 1)), *map(line, rows), ""])
+
+
+def _print_folded(columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> None:
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for column in columns:
+        table.add_column(Text(column.heading), justify=column.align, overflow="fold")
+    for row in rows:
+        # As plain text: a path or a class may hold what rich would read as markup.
+        table.add_row(*map(Text, row))
+    console().print(table)
+
+
+def _widths(columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> list[int]:
     from rich.cells import cell_len
 
-    def widest(index: int) -> int:
-        texts = [*columns[index].heading.split("\n"), *(row[index] for row in rows)]
-        return max(map(cell_len, texts)) + _BETWEEN_COLUMNS
+    return [
+        max(map(cell_len, [*column.heading.split("\n"), *(row[index] for row in rows)]))
+        for index, column in enumerate(columns)
+    ]
 
+
+def _columns_that_fit(columns: Sequence[Column], rows: Sequence[Sequence[str]], width: int) -> list[int]:
+    widths = _widths(columns, rows)
     shown = list(range(len(columns)))
-    while sum(map(widest, shown)) - 1 > width:
+    while sum(widths[index] + _BETWEEN_COLUMNS for index in shown) - 1 > width:
         last = max(shown, key=lambda index: (columns[index].rank, index))
         if columns[last].rank == 0:
             break

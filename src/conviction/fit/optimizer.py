@@ -258,11 +258,12 @@ def _adafactor(config: AdafactorConfig, groups: list[dict[str, Any]]) -> Optimiz
 def numbers_remembered(config: OptimizerConfig) -> float:
     """How many numbers an optimiser keeps for each that it trains: 1 for SGD with momentum, 2 for Adam.
 
-    Found by letting it take one step on a small layer.
+    Found by letting it take one step on a layer; Adafactor keeps rows and columns, so that for it this is about right.
     """
-    layer = nn.Linear(16, 16, bias=False)
+    layer = nn.Linear(64, 64, bias=False)
     optimizer = build_optimizer(config, layer)
     layer.weight.grad = torch.ones_like(layer.weight)
     step(optimizer)
-    kept = sum(value.numel() for value in optimizer.state[layer.weight].values() if isinstance(value, torch.Tensor))
-    return kept // layer.weight.numel()
+    tensors = [value for value in optimizer.state[layer.weight].values() if isinstance(value, torch.Tensor)]
+    # A counter of steps is one number, however large the layer.
+    return sum(tensor.numel() for tensor in tensors if tensor.numel() > 1) / layer.weight.numel()

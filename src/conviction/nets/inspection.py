@@ -13,6 +13,7 @@ from torch import nn
 from conviction.core.architecture import UNKNOWN_FIELD, Architecture, LayerRecord, ReceptiveField
 from conviction.core.errors import ConfigError
 from conviction.nets.cost import parameter_formula
+from conviction.nets.dispatch import compiler_left_out
 from conviction.nets.field import AXES, Field
 from conviction.nets.memory import estimate_memory
 from conviction.nets.trace import Step, Trace, is_layer, trace
@@ -31,11 +32,14 @@ def inspect_network(
     Raises: ConfigError that names the layer where the network does not take such pictures.
     """
     on_meta = as_meta(network)
-    found = trace(on_meta, input_shape)
     notes: list[str] = []
-    if found.fault is not None:
-        notes.append(describe_stop(on_meta, found, input_shape))
-    memory = estimate_memory(on_meta, input_shape, batch_size) if found.fault is None else None
+    memory = None
+    with compiler_left_out():
+        found = trace(on_meta, input_shape)
+        if found.fault is not None:
+            notes.append(describe_stop(on_meta, found, input_shape))
+        else:
+            memory = estimate_memory(on_meta, input_shape, batch_size)
     return Architecture(name, input_shape, tuple(_layers(on_meta, found)), memory, notes=tuple(notes))
 
 

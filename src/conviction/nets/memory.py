@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.multiprocessing.reductions import StorageWeakRef
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from conviction.core.architecture import MemoryEstimate
+from conviction.nets.dispatch import OperationMode, run_on_meta
 
 FLOAT32_BYTES = 4
 
@@ -45,12 +45,13 @@ def estimate_memory(
     )
 
 
-class _LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class _LiveBytes(OperationMode):  # type: ignore[no-untyped-call]
     """The largest sum of the memory that operations' results hold at one time."""
 
     def __init__(self, network: nn.Module) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self.peak = 0
+        self._sum = 0
         self._held: dict[int, tuple[StorageWeakRef, int]] = {}
         # A transposed weight is a view of it, and no memory of its own.
         self._weights = {kept.untyped_storage()._cdata for kept in (*network.parameters(), *network.buffers())}
@@ -59,15 +60,20 @@ class _LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
         storage = tensor.untyped_storage()
         if storage._cdata in self._weights:
             return
+        former = self._held.get(storage._cdata)
+        self._sum += storage.nbytes() - (former[1] if former else 0)
         self._held[storage._cdata] = (StorageWeakRef(storage), storage.nbytes())  # type: ignore[no-untyped-call]
+        if self._sum > self.peak:
+            # Only now is it worth the time to look what has been let go of meanwhile.
+            self._held = {key: kept for key, kept in self._held.items() if not kept[0].expired()}  # type: ignore[no-untyped-call]
+            self._sum = sum(num_bytes for _, num_bytes in self._held.values())
+            self.peak = max(self.peak, self._sum)
 
     def __torch_dispatch__(self, operation: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        output = operation(*args, **(kwargs or {}))
+        output = run_on_meta(operation, args, kwargs or {})
         for result in output if isinstance(output, list | tuple) else [output]:
             if isinstance(result, Tensor) and result.is_meta:
                 self.add(result)
-        self._held = {key: kept for key, kept in self._held.items() if not kept[0].expired()}  # type: ignore[no-untyped-call]
-        self.peak = max(self.peak, sum(num_bytes for _, num_bytes in self._held.values()))
         return output
 
 

@@ -17,6 +17,7 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from conviction.core.errors import ConfigError, UnknownName
+from conviction.nets.dispatch import compiler_left_out
 
 TORCHVISION = "torchvision:"
 # What weights and running statistics are made by.
@@ -28,7 +29,8 @@ def build_torchvision(name: str, num_classes: int | None = None) -> tuple[nn.Mod
 
     Raises: UnknownName.
     """
-    from torchvision import models
+    with compiler_left_out():
+        from torchvision import models
 
     known = models.list_models(module=models)
     if name not in known:
@@ -104,7 +106,7 @@ def on_meta(build: Callable[[], Any]) -> Any:
     A constructor may compute with tensors on its way; then weights alone are made there, and as a last resort all is
     made as usual.
     """
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), compiler_left_out():
         warnings.simplefilter("ignore")
         for place in (torch.device("meta"), _WeightsOnMeta(), None):
             try:

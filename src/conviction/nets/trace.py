@@ -13,10 +13,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from conviction.nets.cost import multiply_accumulates
+from conviction.nets.dispatch import OperationMode, run_on_meta
 from conviction.nets.field import AXES, Field, anything_of, input_field, united
 from conviction.nets.field_rules import Call, resulting_field
 
@@ -111,11 +111,11 @@ class _Frame:
     inputs: tuple[tuple[int, ...], ...] = ()
 
 
-class _Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class _Tracer(OperationMode):  # type: ignore[no-untyped-call]
     """Sees each of ATen's operations, follows the fields, and counts towards the layer that is being called."""
 
     def __init__(self, images: Tensor, whole: frozenset[nn.Module]) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self.steps: list[Step] = []
         self._whole = whole
         self._called: set[nn.Module] = set()
@@ -174,7 +174,7 @@ class _Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __torch_dispatch__(self, operation: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         self._used.update(id(value) for value in args if isinstance(value, nn.Parameter))
-        output = operation(*args, **kwargs)
+        output = run_on_meta(operation, args, kwargs)
         name = operation.overloadpacket.__name__
         arguments = _by_position(operation, args, kwargs)
         results = list(output) if isinstance(output, list | tuple) else [output]

@@ -12,9 +12,10 @@ from typing import Any
 from torch import nn
 
 from conviction.core.architecture import Architecture, MemoryEstimate
-from conviction.core.errors import ConfigError, UnknownName
+from conviction.core.errors import ConfigError, DataError, UnknownName
 from conviction.data.pack import load_pack
 from conviction.data.source.base import SourceConfig
+from conviction.data.source.locate import locate
 from conviction.data.split import SplitConfig, divide
 from conviction.fit.optimizer import OptimizerConfig, numbers_remembered
 from conviction.nets import PRESETS, NetworkConfig, build_network
@@ -141,13 +142,21 @@ def _pictures_of(recipe: Recipe) -> tuple[Shape | None, int | None, int | None]:
     if data.known is not None and data.path is None:
         height, width = data.image_size_px or data.known.size_px
         return (channels, height, width), data.known.num_classes, _num_training(data, recipe.split)
-    if data.path is not None:
+    if data.path is not None and _is_there(data.path):
         pack = load_pack(data)
         _, height, width, channels = pack.images.shape
         return (channels, height, width), len(pack.classes), len(divide(pack, recipe.split, recipe.seed).train)
     if data.image_size_px is None:
         return None, None, None
     return (channels, *data.image_size_px), None, None
+
+
+def _is_there(path: str) -> bool:
+    try:
+        locate(path)
+    except DataError:
+        return False
+    return True
 
 
 def _num_training(data: SourceConfig, split: SplitConfig) -> int | None:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 import torchinfo
+import torchlens
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
@@ -104,6 +105,26 @@ def test_torchinfo_agrees_on_torchvisions_plain_networks(name: str) -> None:
     network = models.get_model(name)
     found = inspect_network(network, (3, 64, 64), name, batch_size=2)
     assert (found.parameters, found.macs) == torchinfos_macs(network, (3, 64, 64))
+
+
+def torchlens_counts(network: nn.Module, shape: tuple[int, int, int]) -> tuple[int, int]:
+    """Parameters and multiply-accumulates of TorchLens, whose convention is ours."""
+    seen = torchlens.trace(network.eval(), torch.rand(1, *shape))
+    return sum(layer.num_params for layer in seen.layers), sum(int(layer.macs_forward or 0) for layer in seen.layers)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", [*PRESETS, "resnet18", "mobilenet_v2", "shufflenet_v2_x0_5", "mnasnet0_5", "vit_b_32"])
+def test_torchlens_agrees(name: str) -> None:
+    if name in PRESETS:
+        preset = PRESETS[name]
+        network = build_network(preset.config, preset.input_shape, preset.num_classes)
+        shape = preset.input_shape
+    else:
+        network, shape = models.get_model(name), (3, 224, 224) if name == "vit_b_32" else (3, 64, 64)
+    found = inspect_network(network, shape, name, batch_size=1)
+    assert (found.parameters, found.macs) == torchlens_counts(network, shape)
 
 
 blocks = st.fixed_dictionaries(

@@ -1,0 +1,133 @@
+"""`conviction inspect` as a user meets it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import conviction as package
+from command import conviction
+from conviction.nets import PRESETS
+from pictures import write_class_folders
+
+
+def test_every_layer_has_the_fixed_fields() -> None:
+    found = conviction("inspect", "alexnet-cifar10", "--json").json
+    assert found["input"] == [3, 32, 32]
+    assert (found["parameters"], found["trainable_parameters"], found["macs"]) == (1_191_170, 1_191_170, 23_152_400)
+    first = found["layers"][0]
+    assert (first["name"], first["kind"], first["output"]) == ("blocks.block1.convolution", "Conv2d", [32, 32, 32])
+    assert (first["parameters"], first["macs"]) == (2_432, 2_457_600)
+    assert first["receptive_field"] == {"size": 5, "stride": 1, "start": 0.5, "status": "EXACT"}
+    assert sum(layer["parameters"] for layer in found["layers"]) == found["parameters"]
+    assert sum(layer["macs"] for layer in found["layers"]) == found["macs"]
+    # 50,000 published training pictures, a tenth of them for validation.
+    assert found["num_training_pictures"] == 45_000
+    assert found["parameters_per_training_picture"] == pytest.approx(1_191_170 / 45_000)
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_presets_need_no_further_word(name: str) -> None:
+    finished = conviction("inspect", name)
+    assert finished.code == 0, finished.err
+    assert "Weights     " in finished.out
+    assert "multiply-accumulate" in finished.out
+
+
+def test_memory_follows_the_batch_and_the_optimizer() -> None:
+    def memory(*options: str) -> dict[str, int]:
+        found: dict[str, int] = conviction("inspect", "alexnet-cifar10", "--json", *options).json["memory"]
+        return found
+
+    small, large = memory("--batch", "64"), memory("--batch", "128")
+    assert large["inference_bytes"] - large["weights_bytes"] == 2 * (small["inference_bytes"] - small["weights_bytes"])
+    assert large["optimizer_bytes"] == large["weights_bytes"]
+    assert memory("--set", "optimizer=adam")["optimizer_bytes"] == 2 * large["weights_bytes"]
+    assert memory("--set", "optimizer={name: sgd, momentum: 0}")["optimizer_bytes"] == 0
+    assert memory("--set", "fit.batch_size=7")["batch_size"] == 7
+
+
+def test_a_recipe_with_pictures_counts_them(tmp_path: Path) -> None:
+    write_class_folders(tmp_path / "photos", {"cat": 12, "dog": 12, "owl": 12}, (60, 60))
+    asked = conviction("inspect", "simplecnn-artists", "--set", "data.path=nowhere", "--json")
+    assert asked.code == 2, asked.out
+    assert "--classes" in asked.json["error"]["message"]
+    found = conviction("inspect", "simplecnn-artists", "--set", f"data.path={tmp_path / 'photos'}", "--json").json
+    assert found["layers"][-1]["output"] == [3]
+    # A fifth of each class of 12, rounded, for validation and for the test.
+    assert found["num_training_pictures"] == 24
+    assert conviction(*("inspect", "simplecnn-artists", "--set", "data.path=null", "--classes", "5", "--json")).json[
+        "layers"
+    ][-1]["output"] == [5]
+
+
+def test_networks_side_by_side() -> None:
+    found = conviction("inspect", "--compare", "convnet", "convnet-bn", "--json").json["networks"]
+    assert [network["parameters"] for network in found] == [7_678_474, 7_682_826]
+    shown = conviction("inspect", "--compare", "convnet", "torchvision:resnet18").out
+    assert "7,678,474" in shown
+    assert "11,689,512" in shown
+    assert conviction("inspect", "convnet", "lenet5", "--json").json["error"]["kind"] == "config"
+
+
+def test_a_network_of_ones_own(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(
+        "from torch.nn import *\n\ndef build(num_classes=2):\n"
+        "    return Sequential(Conv2d(1, 4, 3), AdaptiveAvgPool2d(1), Flatten(), Linear(4, num_classes))\n"
+    )
+    found = conviction("inspect", f"{tmp_path}/mine.py:build", "--input", "1x9x9", "--classes", "6", "--json").json
+    assert found["parameters"] == 40 + 30
+    assert found["layers"][-1]["output"] == [6]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "kind", "part"),
+    [
+        (("alexnet-cifra10",), "unknown_name", "Did you mean 'alexnet-cifar10'"),
+        (("torchvision:resnet500",), "unknown_name", "Did you mean 'resnet50'"),
+        (("alexnet-cifar10", "--input", "3x64x64"), "config", "does not go through dense.dense1.linear"),
+        (("torchvision:alexnet", "--input", "3x20x20"), "config", "smallest square input that goes through is 63×63"),
+        (("lenet5", "--input", "28x28"), "config", "3x32x32"),
+        (("lenet5", "--input", "1x28x-3"), "config", "3x32x32"),
+        (("nowhere.py:build",), "config", "No file"),
+        (("lenet5", "--batch", "0"), "usage", "batch"),
+    ],
+)
+def test_what_cannot_be_inspected_says_why(arguments: tuple[str, ...], kind: str, part: str) -> None:
+    finished = conviction("inspect", *arguments, "--json")
+    assert finished.code == 2
+    assert finished.json["error"]["kind"] == kind
+    assert part in finished.json["error"]["message"]
+
+
+def test_from_python() -> None:
+    import torch
+
+    network = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 5, padding=2), torch.nn.MaxPool2d(2))
+    found = package.inspect(network, input_shape=(3, 16, 16))
+    assert found.layers[-1].output == (8, 8, 8)
+    assert found.layers[-1].receptive_field.size_px == (6, 6)
+    assert package.inspect("lenet5-mnist").parameters == 61_706
+    with pytest.raises(package.ConvictionError, match="give `input_shape`"):
+        package.inspect(network)
+
+
+def test_no_memory_is_taken_for_large_models() -> None:
+    """Regnet-Y 128GF has 645 million weights, 2.6 GB; importing torch alone takes some hundred MB."""
+    code = (
+        "import resource, sys; from conviction import inspect\n"
+        "assert inspect('torchvision:regnet_y_128gf').parameters == 644_812_894\n"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=os.environ)
+    assert int(done.stdout) < 1_500_000
+
+
+def test_the_compiler_stays_out() -> None:
+    """torch's compiler takes two seconds to import, and nothing is compiled here."""
+    code = "import sys; from conviction import inspect; inspect('lenet5'); assert 'torch._dynamo' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
