@@ -7,11 +7,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 from PIL import Image
 
 from command import Finished, conviction
+from conviction import Run
 from conviction.core.ledger import Ledger
 from conviction.core.run_folder import RunFolder
 from pictures import write_class_folders
@@ -245,6 +247,38 @@ def test_predict_names_what_is_in_pictures(tmp_path: Path) -> None:
     shown = conviction("predict", "latest", tmp_path / "bad.png", tmp_path / "day.jpg")
     assert (shown.code, "light" in shown.out, "bad.png is empty" in shown.err) == (2, True, True)
     assert conviction("predict", "latest", tmp_path / "bad.png", "--json").json["error"]["kind"] == "data"
+
+
+def test_a_larger_picture_is_seen_place_by_place(tmp_path: Path) -> None:
+    """A dark and a light half: the map says so where the windows lie in one of them."""
+    write_class_folders(tmp_path / "photos", {"dark": 30, "light": 30}, (12, 12))
+    settings = ["data.image_size_px=12", "network=perceptron", "fit.epochs=8", f"data.path={tmp_path / 'photos'}"]
+    arguments = [part for setting in settings for part in ("--set", setting)]
+    trained = conviction("train", "simplecnn-artists", *arguments, "--json").json
+    halves = np.full((20, 40, 3), 20, np.uint8)
+    halves[:, 20:] = 235
+    Image.fromarray(halves).save(tmp_path / "halves.png")
+    found = conviction("predict", "latest", tmp_path / "halves.png", "--dense", "--json").json
+    # A perceptron slides pixel by pixel: 20 − 12 + 1 and 40 − 12 + 1 places.
+    assert (found["map"], found["stride_px"], found["window_px"]) == ([9, 29], [1, 1], [12, 12])
+    assert found["picture_px"] == [20, 40]
+    assert sum(found["share_by_class"].values()) == pytest.approx(1)
+    assert min(found["share_by_class"].values()) > 0.3
+    assert Path(found["path"]) == Path(trained["path"]) / "figures" / "dense-halves.png"
+    with Image.open(found["path"]) as figure:
+        assert figure.size[0] > 500
+    model = Run.open("latest").model()
+    maps, pixels = model.dense_map(tmp_path / "halves.png")
+    assert np.array_equal(pixels, halves)
+    for row, column in ((0, 0), (8, 28), (4, 11)):
+        [alone] = model.predict(halves[row : row + 12, column : column + 12])
+        for number, name in enumerate(maps.classes):
+            assert maps.probabilities[number, row, column] == pytest.approx(alone.probabilities[name], abs=1e-5)
+    shown = conviction("predict", "latest", tmp_path / "halves.png", "--dense", "--out", tmp_path / "map.png").out
+    assert "9×29 positions" in shown
+    assert (tmp_path / "map.png").exists()
+    small = conviction("predict", "latest", tmp_path / "halves.png", "--dense", "--scale", "0.5", "--json")
+    assert "needs a picture of 12×12 pixels or more" in small.json["error"]["message"]
 
 
 def test_recipes_are_listed_and_shown_whole() -> None:

@@ -14,6 +14,7 @@ from conviction.core.records import Score
 if TYPE_CHECKING:
     from conviction import Run
     from conviction.core.records import Evaluation
+    from conviction.run.model import Model
 
 
 def evaluate(
@@ -87,6 +88,9 @@ def predict(
     run: RunArgument,
     pictures: Annotated[list[str], typer.Argument(metavar="PICTURE...", help="Picture files.")],
     weights: WeightsOption = "best",
+    dense: Annotated[bool, typer.Option("--dense", help="Slide over one larger picture; writes a heat map.")] = False,
+    scale: Annotated[float, typer.Option("--scale", min=0.01, max=100, help="With --dense: resize it first.")] = 1.0,
+    out: Annotated[str | None, typer.Option("--out", metavar="PNG", help="With --dense: where the map goes.")] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Name what is in pictures. Those that cannot be read are named too, and the exit code is then 2."""
@@ -95,6 +99,9 @@ def predict(
 
     opened = Run.open(run)
     model = opened.model(weights)
+    if dense:
+        _predict_dense(opened, model, pictures, scale, out, as_json)
+        return
     found, faults = [], []
     for picture in pictures:
         try:
@@ -117,3 +124,49 @@ def predict(
             print_aside(f"Error: {fault['message']}")
     if faults:
         raise typer.Exit(2)
+
+
+def _predict_dense(run: Run, model: Model, pictures: list[str], scale: float, out: str | None, as_json: bool) -> None:
+    """The heat maps of the most likely classes, beside the picture."""
+    from pathlib import Path
+
+    from conviction.core.errors import ConfigError
+    from conviction.report.heat_map import draw_heat_map
+
+    if len(pictures) != 1:
+        raise ConfigError(f"--dense takes one picture, but got {len(pictures)}.")
+    found, pixels = model.dense_map(pictures[0], scale)
+    shares = sorted(found.share_by_class().items(), key=lambda item: -item[1])
+    path = Path(out) if out else run.path / "figures" / f"dense-{Path(pictures[0]).stem}.png"
+    maps = [(name, found.probabilities[found.classes.index(name)]) for name, share in shares if share > 0]
+    title = f"{Path(pictures[0]).name} seen by {run.id}, a position every {found.stride_px[0]} pixels"
+    draw_heat_map(pixels, maps, found.stride_px, found.window_px, title, path)
+    label, probability, (row, column) = found.strongest()
+    document = {
+        "run": run.id,
+        "picture": pictures[0],
+        "picture_px": list(found.picture_px),
+        "map": list(found.size),
+        "stride_px": list(found.stride_px),
+        "window_px": list(found.window_px),
+        "share_by_class": found.share_by_class(),
+        "strongest": {"label": label, "probability": probability, "row": row, "column": column},
+        "path": str(path.resolve()),
+    }
+    if as_json:
+        print_json(document)
+        return
+    height, width = found.size
+    print_lines(
+        [
+            f"Map         {height}×{width} positions, one every {_by(found.stride_px)} pixels, each for a window of "
+            f"{_by(found.window_px)} of the picture's {_by(found.picture_px)} pixels",
+            f"Strongest   {label}, {percent(probability)}, in row {row + 1}, column {column + 1} of the map",
+            "Most likely " + ", ".join(f"{name} at {percent(share)} of the positions" for name, share in shares[:3]),
+            f"Heat map    {path}",
+        ]
+    )
+
+
+def _by(pair: tuple[int, int]) -> str:
+    return f"{pair[0]}×{pair[1]}"

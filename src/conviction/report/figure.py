@@ -31,7 +31,7 @@ def draw_curves(history: Sequence[EpochRecord], best_epoch: int, title: str, pat
 
     The loss has a logarithmic axis where it leaps above ten times the untrained network's.
     """
-    figure = _figure(10, 4.2)
+    figure = new_figure(10, 4.2)
     loss_axes, accuracy_axes = figure.subplots(1, 2)
     size = _mark_size(history)
     for axes, name, scale in ((loss_axes, "loss", 1.0), (accuracy_axes, "accuracy", 100.0)):
@@ -54,18 +54,18 @@ def draw_curves(history: Sequence[EpochRecord], best_epoch: int, title: str, pat
     figure.legend(
         *loss_axes.get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False, fontsize=8
     )
-    _save(figure, title, path)
+    save_figure(figure, title, path)
 
 
 def draw_learning_rate(history: Sequence[EpochRecord], title: str, path: Path) -> None:
     """The learning rate of each epoch's last step."""
-    figure = _figure(5.5, 3.4)
+    figure = new_figure(5.5, 3.4)
     axes = figure.subplots()
     axes.plot([r.epoch for r in history], [r.learning_rate for r in history], "o-", color=BLUE, ms=_mark_size(history))
     _epochs_below(axes, history)
     axes.set_ylabel("learning rate of the last step")
     axes.set_ylim(bottom=0)
-    _save(figure, title, path)
+    save_figure(figure, title, path)
 
 
 def draw_filters(before: np.ndarray, after: np.ndarray, title: str, path: Path) -> None:
@@ -75,7 +75,7 @@ def draw_filters(before: np.ndarray, after: np.ndarray, title: str, path: Path) 
     """
     num_shown = min(len(before), _MOST_FILTERS)
     columns = int(np.ceil(np.sqrt(num_shown)))
-    figure = _figure(10, 5.4)
+    figure = new_figure(10, 5.4)
     for axes, filters, label in zip(figure.subplots(1, 2), (before, after), ("before", "after"), strict=True):
         axes.imshow(_mosaic(filters[:num_shown], columns), interpolation="nearest")
         axes.set_title(f"{label} training", fontsize=9)
@@ -84,7 +84,7 @@ def draw_filters(before: np.ndarray, after: np.ndarray, title: str, path: Path) 
     size = f"{num} filter{'s' if num > 1 else ''} of {height}×{width}×{channels}"
     seen = "" if num == num_shown else f", {num_shown} of them shown"
     shown = " (red, green, blue)" if channels == 3 else "" if channels == 1 else ", the first channel alone"
-    _save(figure, f"{title}\n{size}{seen}{shown}; each on its own scale, mid grey is 0", path)
+    save_figure(figure, f"{title}\n{size}{seen}{shown}; each on its own scale, mid grey is 0", path)
 
 
 def _train(record: EpochRecord) -> Score | None:
@@ -120,7 +120,8 @@ def _mosaic(filters: np.ndarray, columns: int) -> np.ndarray:
     return canvas
 
 
-def _figure(width: float, height: float) -> Figure:
+def new_figure(width: float, height: float) -> Figure:
+    """An empty figure, in inches, that needs no screen."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -146,7 +147,8 @@ def _epochs_below(axes: Axes, history: Sequence[EpochRecord]) -> None:
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def _save(figure: Figure, title: str, path: Path) -> None:
+def save_figure(figure: Figure, title: str, path: Path) -> None:
+    """Write a figure with its title as PNG, atomically. Raises: StorageError."""
     # A run's name may hold a dollar sign, which would begin a formula.
     figure.suptitle(title, fontsize=10, parse_math=False)
     write_atomically(path, lambda temporary: figure.savefig(temporary, dpi=_DPI, format="png"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import reprlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from conviction.core.run_folder import RunFolder
 from conviction.data.decode import DecodeSettings, UnreadablePicture, as_array, decode
 from conviction.data.source.base import MOST_PIXELS
 from conviction.data.standardize import Deviation, Standardization
+from conviction.explain.dense_map import DenseMap, dense_map
 from conviction.fit.checkpoint import load_weights
 from conviction.nets import NETWORKS, NetworkConfig, build_network
 from conviction.run.prepared import PREDICTION_BATCH, Prepared
@@ -99,6 +101,26 @@ class Model:
                 probabilities = self.network(self.standardization(images)).float().softmax(dim=1)
             found += [self._named(row.tolist()) for row in probabilities]
         return found
+
+    def dense_map(self, picture: Picture, scale: float = 1.0) -> tuple[DenseMap, np.ndarray]:
+        """What the network says at each place of a picture in its own size, and that picture as `uint8` (H, W, C).
+
+        `scale` changes the picture's size first. The fully connected layers become convolutions for this.
+
+        Raises: DataError where the picture cannot be read; ConfigError where it is smaller than those that the network
+        was trained on, or the network cannot slide.
+        """
+        seen = self.decode_settings
+        whole = dataclasses.replace(self, decode_settings=dataclasses.replace(seen, image_size_px=None))
+        array = whole._prepared(picture)
+        if scale != 1.0:
+            size = (max(1, round(array.shape[0] * scale)), max(1, round(array.shape[1] * scale)))
+            if size[0] * size[1] > seen.max_image_pixels:
+                raise ConfigError(f"A scale of {scale:g} would give {size[0]}×{size[1]} pixels: too many.")
+            image = Image.fromarray(array[:, :, 0] if array.shape[2] == 1 else array)
+            array = as_array(image, dataclasses.replace(seen, image_size_px=size, resize="squash"))
+        images = self.standardization(torch.from_numpy(np.array(array)).permute(2, 0, 1)[None])
+        return dense_map(self.network, self.input_shape, self.classes, images), array
 
     def _named(self, probabilities: list[float]) -> Prediction:
         best = max(range(len(probabilities)), key=probabilities.__getitem__)
