@@ -131,3 +131,13 @@ def test_the_compiler_stays_out() -> None:
     """torch's compiler takes two seconds to import, and nothing is compiled here."""
     code = "import sys; from conviction import inspect; inspect('lenet5'); assert 'torch._dynamo' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_formulas_stand_beside_the_numbers() -> None:
+    shown = conviction("inspect", "alexnet-cifar10", "--symbolic").out
+    assert "weights = D·k^2·m + 2·H_3·W_3·m·n + K·n + K + 6·k^2·m^2 + 5·m + n" in shown
+    assert "1,191,170 weights and 23,152,400 MACs, as counted above" in shown
+    found = conviction("inspect", "convnet", "--symbolic", "--json").json["symbolic"]
+    assert found["symbols"]["m"] == {"meaning": "filters of the first block", "value": 128}
+    refused = conviction("inspect", "torchvision:alexnet", "--symbolic", "--json")
+    assert "written for recipes and presets" in refused.json["error"]["message"]

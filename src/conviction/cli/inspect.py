@@ -11,6 +11,7 @@ from conviction.cli.output import Column, percent, print_json, print_lines, prin
 
 if TYPE_CHECKING:
     from conviction.core.architecture import Architecture, LayerRecord, ReceptiveField
+    from conviction.nets.symbolic import SymbolicCounts
 
 NetworksArgument = Annotated[
     list[str],
@@ -29,13 +30,16 @@ def inspect(
     classes: Annotated[int | None, typer.Option("--classes", min=2, help="The number of classes.")] = None,
     batch: Annotated[int | None, typer.Option("--batch", min=1, help="The batch size for the memory.")] = None,
     compare: Annotated[bool, typer.Option("--compare", help="Several networks side by side.")] = False,
+    symbolic: Annotated[
+        bool, typer.Option("--symbolic", help="Add weights and MACs as formulas in m, k, n, H, W, D.")
+    ] = False,
     assignments: SetOption = [],  # noqa: B006 - typer copies it
     as_json: JsonOption = False,
 ) -> None:
     """Show a network's layers: sizes, weights, computations, memory and receptive fields. Nothing is trained."""
     from conviction import inspect as inspect_named
     from conviction.core.errors import ConfigError
-    from conviction.run.architecture import parse_shape
+    from conviction.run.architecture import formulas, parse_shape
     from conviction.run.recipe import parse_overrides
 
     if len(networks) > 1 and not compare:
@@ -48,10 +52,16 @@ def inspect(
     ]
     if compare:
         _print_comparison(found, as_json)
-    elif as_json:
-        print_json(found[0].as_json())
-    else:
-        _print_architecture(found[0])
+        return
+    written = None
+    if symbolic:
+        written = formulas(networks[0], input_shape=shape, num_classes=classes, overrides=overrides)
+    if as_json:
+        print_json({**found[0].as_json(), **({"symbolic": written.as_json()} if written else {})})
+        return
+    _print_architecture(found[0])
+    if written:
+        _print_formulas(written, found[0])
 
 
 def _print_architecture(found: Architecture) -> None:
@@ -139,6 +149,25 @@ def _totals(found: Architecture) -> list[str]:
             f"{shown_bytes(memory.inference_bytes)} to predict them, in {memory.precision}"
         )
     return lines
+
+
+def _print_formulas(written: SymbolicCounts, found: Architecture) -> None:
+    told = written.as_json()
+    counted = written.counted()
+    lines = [
+        "",
+        "As formulas, for every size:",
+        "  where " + ", ".join(f"{s.letter} = {s.value} ({s.meaning})" for s in written.symbols),
+        *(f"  {name} = {formula}" for name, formula in told["sizes"].items()),
+        f"  weights = {told['weights']}",
+        f"  MACs    = {told['macs']}",
+        "Where every size divides without rounding:",
+        f"  weights = {told['weights_if_divisible']}",
+        f"  MACs    = {told['macs_if_divisible']}",
+        f"With these numbers the formulas give {counted[0]:,} weights and {counted[1]:,} MACs, "
+        + ("as counted above." if counted == (found.parameters, found.macs) else "NOT as counted above: report this."),
+    ]
+    print_lines(lines)
 
 
 def _print_comparison(found: list[Architecture], as_json: bool) -> None:

@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
@@ -18,11 +18,14 @@ from conviction.data.source.base import SourceConfig
 from conviction.data.source.locate import locate
 from conviction.data.split import SplitConfig, divide
 from conviction.fit.optimizer import OptimizerConfig, numbers_remembered
-from conviction.nets import PRESETS, NetworkConfig, build_network
+from conviction.nets import PRESETS, BlocksConfig, NetworkConfig, build_network
 from conviction.nets.inspection import inspect_network
 from conviction.nets.named import TORCHVISION, build_from_file, build_torchvision, on_meta
 from conviction.recipes import recipe_names
 from conviction.run.recipe import Recipe, load_recipe
+
+if TYPE_CHECKING:
+    from conviction.nets.symbolic import SymbolicCounts
 
 DEFAULT_BATCH_SIZE = 128
 _USUAL_SIDE_PX = 224
@@ -39,6 +42,8 @@ class NamedNetwork:
     batch_size: int = DEFAULT_BATCH_SIZE
     optimizer: OptimizerConfig | None = None
     num_training_pictures: int | None = None
+    config: NetworkConfig | None = None
+    num_classes: int | None = None
 
 
 def inspect(
@@ -66,6 +71,25 @@ def inspect(
     found = inspect_network(named.network, input_shape or named.planned_for, named.name, size)
     memory = found.memory and _with_optimizer(found.memory, named.optimizer)
     return dataclasses.replace(found, memory=memory, num_training_pictures=named.num_training_pictures)
+
+
+def formulas(
+    name: str | Path | Recipe,
+    *,
+    input_shape: Shape | None = None,
+    num_classes: int | None = None,
+    overrides: Mapping[str, Any] | None = None,
+) -> SymbolicCounts:
+    """Weights and MACs of a recipe's or a preset's network as formulas in its sizes.
+
+    Raises: ConfigError where the network is not made of blocks.
+    """
+    from conviction.nets.symbolic import symbolic_counts
+
+    named = find_network(name, input_shape, num_classes, overrides or {})
+    if not isinstance(named.config, BlocksConfig) or named.num_classes is None:
+        raise ConfigError(f"Formulas are written for recipes and presets, but got {named.name!r}.")
+    return symbolic_counts(named.config, input_shape or named.planned_for, named.num_classes)
 
 
 def _with_optimizer(memory: MemoryEstimate, optimizer: OptimizerConfig | None) -> MemoryEstimate:
@@ -98,7 +122,8 @@ def find_network(
     if isinstance(name, str) and name in PRESETS and name not in recipe_names():
         preset = PRESETS[name]
         shape, classes = preset.input_shape, num_classes or preset.num_classes
-        return NamedNetwork(name, _built(preset.config, shape, classes), shape)
+        network = _built(preset.config, shape, classes)
+        return NamedNetwork(name, network, shape, config=preset.config, num_classes=classes)
     return _of_recipe(name, input_shape, num_classes, overrides)
 
 
@@ -127,7 +152,16 @@ def _of_recipe(
             "pictures: --set data.path=…"
         )
     network = _built(recipe.network, planned, classes)
-    return NamedNetwork(recipe.name, network, planned, recipe.fit.batch_size, recipe.optimizer, num_training)
+    return NamedNetwork(
+        recipe.name,
+        network,
+        planned,
+        recipe.fit.batch_size,
+        recipe.optimizer,
+        num_training,
+        recipe.network,
+        classes,
+    )
 
 
 def _built(config: NetworkConfig, shape: Shape, num_classes: int) -> nn.Module:
