@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 import conviction as package
 from command import conviction
@@ -141,3 +142,36 @@ def test_formulas_stand_beside_the_numbers() -> None:
     assert found["symbols"]["m"] == {"meaning": "filters of the first block", "value": 128}
     refused = conviction("inspect", "torchvision:alexnet", "--symbolic", "--json")
     assert "written for recipes and presets" in refused.json["error"]["message"]
+
+
+@pytest.mark.parametrize("name", [*PRESETS, "torchvision:resnet50"])
+def test_a_network_is_drawn(name: str, tmp_path: Path) -> None:
+    saved = conviction("inspect", name, "--save-diagram", tmp_path / "net.svg", "--json").json["diagram"]
+    drawn = Path(saved).read_text()
+    assert drawn.startswith("<?xml")
+    conviction("inspect", name, "--save-diagram", tmp_path / "net.png")
+    with Image.open(tmp_path / "net.png") as picture:
+        assert picture.size[0] > 500
+        # Something blue, green or grey is drawn.
+        assert len(picture.convert("RGB").resize((200, 100)).getcolors(20_000)) > 20
+
+
+def test_fields_are_drawn_over_a_picture(tmp_path: Path) -> None:
+    finished = conviction("inspect", "alexnet-cifar10", "--save-fields", tmp_path / "fields.png")
+    assert f"Fields      {tmp_path / 'fields.png'}" in finished.out
+    Image.new("RGB", (90, 60), (200, 30, 30)).save(tmp_path / "red.png")
+    options = ("--save-fields", tmp_path / "red-fields.png", "--picture", tmp_path / "red.png")
+    assert conviction("inspect", "alexnet-cifar10", *options).code == 0
+    with Image.open(tmp_path / "red-fields.png") as picture:
+        colours = picture.convert("RGB").getcolors(1_000_000)
+        assert (200, 30, 30) in {colour for _, colour in colours}
+    for arguments, part in (
+        (("--save-diagram", tmp_path / "net.pdf"), "written as .png or .svg"),
+        (("--save-fields", tmp_path / "f.png", "--picture", tmp_path / "none.png"), "Cannot read"),
+    ):
+        refused = conviction("inspect", "alexnet-cifar10", *arguments, "--json")
+        assert part in refused.json["error"]["message"]
+    assert (
+        "part of the picture only"
+        in conviction("inspect", "perceptron", "--save-fields", tmp_path / "f.png", "--json").json["error"]["message"]
+    )

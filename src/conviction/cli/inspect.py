@@ -33,6 +33,15 @@ def inspect(
     symbolic: Annotated[
         bool, typer.Option("--symbolic", help="Add weights and MACs as formulas in m, k, n, H, W, D.")
     ] = False,
+    save_diagram: Annotated[
+        str | None, typer.Option("--save-diagram", metavar="FILE", help="Draw the network as .svg or .png.")
+    ] = None,
+    save_fields: Annotated[
+        str | None, typer.Option("--save-fields", metavar="FILE", help="Draw receptive fields over a picture.")
+    ] = None,
+    picture: Annotated[
+        str | None, typer.Option("--picture", metavar="PICTURE", help="The picture for --save-fields.")
+    ] = None,
     assignments: SetOption = [],  # noqa: B006 - typer copies it
     as_json: JsonOption = False,
 ) -> None:
@@ -53,15 +62,36 @@ def inspect(
     if compare:
         _print_comparison(found, as_json)
         return
+    saved = _save_pictures(found[0], save_diagram, save_fields, picture)
     written = None
     if symbolic:
         written = formulas(networks[0], input_shape=shape, num_classes=classes, overrides=overrides)
     if as_json:
-        print_json({**found[0].as_json(), **({"symbolic": written.as_json()} if written else {})})
+        print_json({**found[0].as_json(), **({"symbolic": written.as_json()} if written else {}), **saved})
         return
     _print_architecture(found[0])
     if written:
         _print_formulas(written, found[0])
+    print_lines(f"{what.capitalize():<11} {path}" for what, path in saved.items())
+
+
+def _save_pictures(found: Architecture, diagram: str | None, fields: str | None, picture: str | None) -> dict[str, str]:
+    """Draw what is asked for, and say where it lies."""
+    from pathlib import Path
+
+    saved = {}
+    if diagram:
+        from conviction.report.diagram import draw_diagram
+
+        draw_diagram(found, Path(diagram))
+        saved["diagram"] = diagram
+    if fields:
+        from conviction.report.diagram import draw_fields
+        from conviction.run.architecture import example_picture
+
+        draw_fields(found, example_picture(found.input, picture), Path(fields))
+        saved["fields"] = fields
+    return saved
 
 
 def _print_architecture(found: Architecture) -> None:

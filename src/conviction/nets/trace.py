@@ -89,7 +89,8 @@ def _trace(
 
 def is_layer(module: nn.Module, whole: frozenset[nn.Module] = frozenset()) -> bool:
     """Whether a module is shown as one layer, rather than by its parts."""
-    return module in whole or next(module.children(), None) is None
+    # An empty container computes nothing.
+    return module in whole or (next(module.children(), None) is None and not isinstance(module, nn.Sequential))
 
 
 @contextmanager

@@ -148,7 +148,8 @@ def _epochs_below(axes: Axes, history: Sequence[EpochRecord]) -> None:
 
 
 def save_figure(figure: Figure, title: str, path: Path) -> None:
-    """Write a figure with its title as PNG, atomically. Raises: StorageError."""
+    """Write a figure with its title, as SVG where the name says so, else as PNG, atomically. Raises: StorageError."""
     # A run's name may hold a dollar sign, which would begin a formula.
     figure.suptitle(title, fontsize=10, parse_math=False)
-    write_atomically(path, lambda temporary: figure.savefig(temporary, dpi=_DPI, format="png"))
+    kind = "svg" if path.suffix.lower() == ".svg" else "png"
+    write_atomically(path, lambda temporary: figure.savefig(temporary, dpi=_DPI, format=kind))

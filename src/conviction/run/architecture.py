@@ -9,12 +9,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from PIL import Image
 from torch import nn
 
 from conviction.core.architecture import Architecture, MemoryEstimate
 from conviction.core.errors import ConfigError, DataError, UnknownName
+from conviction.data.decode import DecodeSettings, UnreadablePicture, as_array, decode
 from conviction.data.pack import load_pack
-from conviction.data.source.base import SourceConfig
+from conviction.data.source.base import MOST_PIXELS, SourceConfig
 from conviction.data.source.locate import locate
 from conviction.data.split import SplitConfig, divide
 from conviction.fit.optimizer import OptimizerConfig, numbers_remembered
@@ -22,6 +25,7 @@ from conviction.nets import PRESETS, BlocksConfig, NetworkConfig, build_network
 from conviction.nets.inspection import inspect_network
 from conviction.nets.named import TORCHVISION, build_from_file, build_torchvision, on_meta
 from conviction.recipes import recipe_names
+from conviction.run.model import read_file
 from conviction.run.recipe import Recipe, load_recipe
 
 if TYPE_CHECKING:
@@ -199,6 +203,23 @@ def _num_training(data: SourceConfig, split: SplitConfig) -> int | None:
     total = data.known.num_training
     taken = [split.validation] if data.known.has_test else [split.validation, split.test]
     return total - sum(share if isinstance(share, int) else round(share * total) for share in taken)
+
+
+def example_picture(shape: Shape, path: str | None = None) -> np.ndarray:
+    """A photograph in the size of a network's pictures, `uint8` (H, W, 3); without `path`, one of scikit-learn's.
+
+    Raises: DataError where the file cannot be read.
+    """
+    if path is None:
+        from sklearn.datasets import load_sample_image
+
+        content: np.ndarray = load_sample_image("china.jpg")
+        settings = DecodeSettings("rgb", shape[1:], "crop", MOST_PIXELS)
+        return as_array(Image.fromarray(content), settings)
+    try:
+        return decode(read_file(Path(path)), DecodeSettings("rgb", shape[1:], "crop", MOST_PIXELS))
+    except UnreadablePicture as fault:
+        raise DataError(f"{path} {fault}.") from fault
 
 
 def parse_shape(text: str) -> Shape:

@@ -130,7 +130,7 @@ class Model:
     def _prepared(self, picture: Picture) -> np.ndarray:
         try:
             if isinstance(picture, str | Path):
-                return decode(_read_file(Path(picture)), self.decode_settings)
+                return decode(read_file(Path(picture)), self.decode_settings)
             if isinstance(picture, Image.Image):
                 return as_array(picture, self.decode_settings)
             return as_array(Image.fromarray(_pixels(picture)), self.decode_settings)
@@ -179,7 +179,8 @@ def _no_picture(value: object) -> ConfigError:
     )
 
 
-def _read_file(path: Path) -> bytes:
+def read_file(path: Path) -> bytes:
+    """A picture file's bytes. Raises: DataError."""
     try:
         return path.expanduser().read_bytes()
     except OSError as error:

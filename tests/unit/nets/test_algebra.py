@@ -7,7 +7,17 @@ from hypothesis import strategies as st
 from torch import nn
 
 from conviction.core.errors import ConfigError
-from conviction.nets.algebra import conv_output, pool_output
+from conviction.nets.algebra import (
+    FieldStep,
+    conv_macs,
+    conv_output,
+    conv_parameters,
+    dense_parameters,
+    pool_output,
+    same_padding,
+    transposed_output,
+)
+from conviction.nets.inspection import inspect_network
 
 
 def side_by_torch(layer: nn.Module, size_px: int) -> int | None:
@@ -96,3 +106,74 @@ class TestPoolOutput:
                     pool_output(size_px, kernel_px, stride_px, padding_px, ceil_mode)
             else:
                 assert pool_output(size_px, kernel_px, stride_px, padding_px, ceil_mode) == expected
+
+
+@settings(deadline=None, max_examples=200)
+@given(
+    size_px=st.integers(1, 9),
+    kernel_px=st.integers(1, 5),
+    stride_px=st.integers(1, 3),
+    padding_px=st.integers(0, 3),
+    dilation_px=st.integers(1, 2),
+    output_padding_px=st.integers(0, 2),
+)
+def test_transposed_output_is_torchs(output_padding_px: int, size_px: int, **sizes: int) -> None:
+    kernel, stride, padding, dilation = sizes.values()
+    if output_padding_px >= max(stride, dilation):
+        return
+    layer = nn.ConvTranspose2d(1, 1, kernel, stride, padding, output_padding_px, dilation=dilation)
+    expected = side_by_torch(layer, size_px)
+    try:
+        assert transposed_output(size_px, **sizes, output_padding_px=output_padding_px) == expected
+    except ConfigError:
+        # torch gives an empty map where nothing is left.
+        assert not expected
+
+
+@settings(deadline=None, max_examples=100)
+@given(
+    kernel=st.integers(1, 5),
+    groups=st.sampled_from([1, 2, 3]),
+    channels_in=st.integers(1, 4),
+    channels_out=st.integers(1, 4),
+    bias=st.booleans(),
+)
+def test_weights_and_computations_are_torchs(
+    kernel: int, groups: int, channels_in: int, channels_out: int, bias: bool
+) -> None:
+    layer = nn.Conv2d(groups * channels_in, groups * channels_out, kernel, groups=groups, bias=bias)
+    sizes = (kernel, layer.in_channels, layer.out_channels)
+    assert conv_parameters(*sizes, groups, bias) == sum(parameter.numel() for parameter in layer.parameters())
+    found = inspect_network(layer, (layer.in_channels, 9, 8), batch_size=1)
+    assert conv_macs(*sizes, (10 - kernel, 9 - kernel), groups) == found.macs
+    assert dense_parameters(7, 3, bias) == sum(p.numel() for p in nn.Linear(7, 3, bias).parameters())
+
+
+def test_channels_that_do_not_divide_are_refused() -> None:
+    with pytest.raises(ConfigError, match="must divide into the groups"):
+        conv_parameters(3, 4, 6, groups=4)
+
+
+def test_same_padding_keeps_the_size() -> None:
+    for kernel in (1, 3, 5, 7):
+        for dilation in (1, 2, 3):
+            assert conv_output(20, kernel, 1, same_padding(kernel, dilation), dilation) == 20
+    with pytest.raises(ConfigError, match="odd number of pixels"):
+        same_padding(4)
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    st.lists(
+        st.tuples(st.integers(1, 5), st.integers(1, 2), st.integers(0, 2), st.integers(1, 2)), min_size=1, max_size=4
+    )
+)
+def test_field_steps_agree_with_the_traced_fields(chain: list[tuple[int, int, int, int]]) -> None:
+    layers = [nn.Conv2d(1, 1, k, stride=s, padding=p, dilation=d) for k, s, p, d in chain]
+    found = inspect_network(nn.Sequential(*layers), (1, 120, 120), batch_size=1).layers[-1].receptive_field
+    step = FieldStep()
+    for sizes in chain:
+        step = step.behind(*sizes)
+    assert found.size_px == (step.size_px,) * 2
+    assert found.stride_px == (step.stride_px,) * 2
+    assert found.start_px == (step.start_px,) * 2
