@@ -175,3 +175,22 @@ def test_fields_are_drawn_over_a_picture(tmp_path: Path) -> None:
         "part of the picture only"
         in conviction("inspect", "perceptron", "--save-fields", tmp_path / "f.png", "--json").json["error"]["message"]
     )
+
+
+def test_an_epoch_is_estimated_and_checked() -> None:
+    """The figures hang together; how good they are is measured, not asserted, on a machine that others use too."""
+    options = ("--check-time", "--set", "fit.batch_size=32", "--json")
+    timed = conviction("inspect", "digits", *options).json["epoch_time"]
+    assert timed["num_steps"] == 34
+    assert timed["measured_steps"] >= 8
+    assert timed["seconds"] == pytest.approx(timed["train_s"] + timed["validation_s"])
+    assert timed["error"] == pytest.approx((timed["seconds"] - timed["real_s"]) / timed["real_s"])
+    shown = conviction("inspect", "digits", "--time", "--set", "fit.batch_size=32").out
+    assert "Epoch       about" in shown
+    assert conviction("inspect", "torchvision:resnet18", "--time", "--json").code == 2
+    assert "too short" in conviction("inspect", "digits", "--time", "--set", "fit.batch_size=2000").err
+
+
+def test_inspecting_leaves_no_run(tmp_path: Path) -> None:
+    conviction("inspect", "digits", "--check-time")
+    assert not (tmp_path / "runs").exists()

@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from conviction.cli.options import JsonOption, SetOption
-from conviction.cli.output import Column, percent, print_json, print_lines, print_table, shown_bytes, shown_count
+from conviction.cli.output import (
+    Column,
+    percent,
+    print_json,
+    print_lines,
+    print_table,
+    shown_bytes,
+    shown_count,
+    shown_duration,
+)
 
 if TYPE_CHECKING:
     from conviction.core.architecture import Architecture, LayerRecord, ReceptiveField
     from conviction.nets.symbolic import SymbolicCounts
+    from conviction.run.epoch_time import EpochTime
 
 NetworksArgument = Annotated[
     list[str],
@@ -32,6 +43,12 @@ def inspect(
     compare: Annotated[bool, typer.Option("--compare", help="Several networks side by side.")] = False,
     symbolic: Annotated[
         bool, typer.Option("--symbolic", help="Add weights and MACs as formulas in m, k, n, H, W, D.")
+    ] = False,
+    estimate: Annotated[
+        bool, typer.Option("--time", help="Estimate an epoch's time on this machine from a few steps of training.")
+    ] = False,
+    check: Annotated[
+        bool, typer.Option("--check-time", help="With --time: run a real epoch too, and report the error.")
     ] = False,
     save_diagram: Annotated[
         str | None, typer.Option("--save-diagram", metavar="FILE", help="Draw the network as .svg or .png.")
@@ -66,13 +83,37 @@ def inspect(
     written = None
     if symbolic:
         written = formulas(networks[0], input_shape=shape, num_classes=classes, overrides=overrides)
+    timed = _time(networks[0], overrides, check) if estimate or check else None
     if as_json:
-        print_json({**found[0].as_json(), **({"symbolic": written.as_json()} if written else {}), **saved})
+        more = {"symbolic": written.as_json()} if written else {}
+        if timed:
+            more["epoch_time"] = {**asdict(timed), "error": timed.error}
+        print_json({**found[0].as_json(), **more, **saved})
         return
     _print_architecture(found[0])
     if written:
         _print_formulas(written, found[0])
+    if timed:
+        print_lines(_describe_time(timed))
     print_lines(f"{what.capitalize():<11} {path}" for what, path in saved.items())
+
+
+def _time(recipe: str, overrides: dict[str, Any], check: bool) -> EpochTime:
+    from conviction import load_recipe
+    from conviction.run.epoch_time import estimate_epoch
+
+    return estimate_epoch(load_recipe(recipe, overrides), check)
+
+
+def _describe_time(timed: EpochTime) -> list[str]:
+    lines = [
+        f"Epoch       about {shown_duration(timed.seconds)} on this machine: {timed.num_steps:,} steps "
+        f"{shown_duration(timed.train_s)}, validation {shown_duration(timed.validation_s)} "
+        f"(from {timed.measured_steps} measured steps)"
+    ]
+    if timed.real_s is not None and timed.error is not None:
+        lines.append(f"Real epoch  {shown_duration(timed.real_s)}: the estimate is off by {100 * timed.error:+.1f} %")
+    return lines
 
 
 def _save_pictures(found: Architecture, diagram: str | None, fields: str | None, picture: str | None) -> dict[str, str]:

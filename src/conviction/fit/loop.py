@@ -84,7 +84,7 @@ class Trainer:
         with rng.torch_default(self.seed, "dropout", epoch):
             for index, batch in enumerate(self.train.shuffled(rng.generator(self.seed, "shuffle", epoch))):
                 self._set_rates(first_step + index)
-                loss, logits = self._step(batch)
+                loss, logits = self.take_step(batch)
                 losses.append(loss)
                 # Weighted by the batch's size: a mean of means would over-weight a short last batch.
                 weighted += loss.double() * len(batch.labels)
@@ -95,7 +95,8 @@ class Trainer:
         count = len(self.train)
         return Score(int(correct) / count, weighted.item() / count, count)
 
-    def _step(self, batch: Batch) -> tuple[Tensor, Tensor]:
+    def take_step(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """One step on a batch: its loss as a single number, and its logits (B, K), both without gradients."""
         self.network.zero_grad(set_to_none=True)
         with autocast(self.train.device, self.precision):
             logits = self.network(batch.images)

@@ -73,7 +73,7 @@ def train(
     home = Path(home or runs_home())
     with training_faults(resolved):
         prepared = prepare(resolved, machine, watcher.packing)
-        trainer = _build_trainer(prepared)
+        trainer = build_trainer(prepared)
         folder = create_run_folder(home, resolved.name)
         with folder.held():
             ledger = _open_ledger(folder, home, ledger_url)
@@ -115,7 +115,7 @@ def resume(
         machine = Machine.recorded(folder, recipe)
         prepared = prepare(recipe, machine, watcher.packing)
         _refuse_changed_data(folder, summary, prepared)
-        trainer = _build_trainer(prepared)
+        trainer = build_trainer(prepared)
         ledger = Ledger.beside(folder.path.resolve().parent, ledger_url)
         training = _Training(folder, prepared, trainer, ledger, watcher, summary)
         training.restore()
@@ -297,7 +297,7 @@ def _open_ledger(folder: RunFolder, home: Path, url: str | None) -> Ledger:
         raise
 
 
-def _build_trainer(prepared: Prepared) -> Trainer:
+def build_trainer(prepared: Prepared) -> Trainer:
     """Network, optimiser and schedule as the seed makes them."""
     recipe, machine = prepared.recipe, prepared.machine
     with rng.torch_default(recipe.seed, "initialisation"):

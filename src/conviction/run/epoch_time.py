@@ -1,0 +1,82 @@
+"""How long an epoch will take on this machine, from a few measured steps."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from itertools import islice
+from statistics import median
+
+import torch
+
+from conviction.core import rng
+from conviction.core.environment import check_torch_and_torchvision
+from conviction.core.errors import ConfigError
+from conviction.predict import predict_batches
+from conviction.run.faults import training_faults
+from conviction.run.prepared import Machine, prepare
+from conviction.run.recipe import Recipe
+from conviction.run.training import build_trainer
+
+_WARMUP_STEPS = 5
+_LEAST_STEPS, _LONGEST_S = 8, 6.0
+
+
+@dataclass(frozen=True)
+class EpochTime:
+    """An estimate in seconds, what it rests on, and, where one was run, what a real epoch took."""
+
+    seconds: float
+    train_s: float
+    validation_s: float
+    num_steps: int
+    measured_steps: int
+    real_s: float | None = None
+
+    @property
+    def error(self) -> float | None:
+        """How far the estimate is from the real epoch, as a fraction of it; negative where it was too low."""
+        return None if self.real_s is None else (self.seconds - self.real_s) / self.real_s
+
+
+def estimate_epoch(recipe: Recipe, check: bool = False) -> EpochTime:
+    """Measure some steps of training and some batches of validation, and work out an epoch; nothing is kept.
+
+    With `check`, a real epoch is run behind it.
+
+    Raises: DataError, ConfigError, OutOfMemory, as training does.
+    """
+    check_torch_and_torchvision()
+    machine = Machine.for_recipe(recipe)
+    with training_faults(recipe):
+        trainer = build_trainer(prepare(recipe, machine))
+        torch.set_num_threads(machine.threads)
+        num_steps, num_batches = trainer.train.num_batches, trainer.validation.num_batches
+        steps: list[float] = []
+        with rng.torch_default(recipe.seed, "time"):
+            batches = iter(trainer.train.shuffled(rng.generator(recipe.seed, "time")))
+            began = last = time.perf_counter()
+            for number, batch in enumerate(batches):
+                trainer.take_step(batch)
+                now = time.perf_counter()
+                # The first steps find memory and kernels.
+                if number >= _WARMUP_STEPS:
+                    steps.append(now - last)
+                last = now
+                if len(steps) >= _LEAST_STEPS and now - began > _LONGEST_S:
+                    break
+        if not steps:
+            raise ConfigError(f"An epoch of {num_steps} steps is too short to be estimated: train it.")
+        validated: list[float] = []
+        last = time.perf_counter()
+        for _ in islice(predict_batches(trainer.network, trainer.validation, machine.precision), _LEAST_STEPS):
+            now = time.perf_counter()
+            validated.append(now - last)
+            last = now
+        # Medians: on a machine that others use too, a few steps take much longer.
+        train_s, validation_s = median(steps) * num_steps, median(validated) * num_batches
+        real_s = None
+        if check:
+            _, timing = trainer.train_epoch(1, lambda done, total: None)
+            real_s = timing.train_s + timing.validation_s
+    return EpochTime(train_s + validation_s, train_s, validation_s, num_steps, len(steps), real_s)
