@@ -262,7 +262,7 @@ def test_memory_against_torchs_profiler(name: str) -> None:
     network(images).sum().backward()
     network.zero_grad()
     kinds = [torch.profiler.ProfilerActivity.CPU]
-    with torch.profiler.profile(activities=kinds, profile_memory=True) as profile:
+    with torch.profiler.profile(activities=kinds, profile_memory=True, acc_events=True) as profile:
         network(images).sum().backward()
     held = peak = 0
     for event in sorted(profile.profiler.kineto_results.events(), key=lambda event: event.start_ns()):
