@@ -206,7 +206,7 @@ def _totals(found: Architecture) -> list[str]:
     frozen = found.parameters - found.trainable_parameters
     lines = [
         f"Weights     {found.parameters:,}" + (f", {frozen:,} of them frozen" if frozen else ""),
-        f"MACs        {found.macs:,} a picture",
+        f"MACs        {found.macs:,} a picture" + (", and those of what is unknown" if found.notes else ""),
     ]
     if found.num_training_pictures:
         ratio = found.parameters / found.num_training_pictures

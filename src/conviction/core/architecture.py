@@ -159,6 +159,7 @@ class Architecture:
             "macs": self.macs,
             "layers": [layer.as_json() for layer in self.layers],
             "name": self.name,
+            "is_complete": not self.notes,
             "memory": self.memory and self.memory.as_json(),
             "num_training_pictures": pictures,
             "parameters_per_training_picture": self.parameters / pictures if pictures else None,

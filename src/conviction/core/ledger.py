@@ -127,7 +127,7 @@ class Ledger:
             if path.exists() and not os.access(path, os.W_OK):
                 raise StorageError(
                     f"Cannot write {path}, the place of the ledger: the folder is read-only or permission is missing. "
-                    "Name another ledger with --ledger sqlite:///PATH, or copy the runs and set CONVICTION_HOME."
+                    "Copy the runs to a place that can be written, and set CONVICTION_HOME to it."
                 )
         # Not a text, in which a question mark or a percent sign of the path would have a meaning of its own.
         return cls(sql.URL.create("sqlite", database=str(file)))

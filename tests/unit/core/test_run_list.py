@@ -96,7 +96,7 @@ def test_folders_alone_make_the_list_where_nothing_may_be_written(
     assert listed(home) == [("a", "finished")]
     with pytest.raises(StorageError, match="the place of the ledger") as caught:
         Ledger.beside(home)
-    assert "--ledger sqlite:///PATH" in caught.value.message
+    assert "set CONVICTION_HOME" in caught.value.message
 
 
 def test_a_ledger_that_was_asked_for_lists_its_own_runs_alone(home: Path, tmp_path: Path) -> None:

@@ -322,6 +322,7 @@ def test_what_depends_on_values_ends_the_trace_and_says_so() -> None:
     assert found.parameters == 3 * 4 * 9 + 4 + 4 * 4 * 9 + 4
     assert "decides by the values" in found.notes[0]
     assert found.memory is None
+    assert found.as_json()["is_complete"] is False
 
 
 MY_NETWORK = """
