@@ -83,7 +83,14 @@ def _answer_interruptions(as_json: bool) -> None:
     numbers = [number for number in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(number) != signal.SIG_IGN]
 
     def leave(signum: int, frame: Any) -> NoReturn:
-        os._exit(_fail("interrupted", "Interrupted twice: ended at once. A run that had begun goes on with: conviction resume", as_json, INTERRUPTED))
+        os._exit(
+            _fail(
+                "interrupted",
+                "Interrupted twice: ended at once. A run that had begun goes on with: conviction resume",
+                as_json,
+                INTERRUPTED,
+            )
+        )
 
     def interrupt(signum: int, frame: Any) -> NoReturn:
         for number in numbers:
