@@ -96,6 +96,8 @@ def test_a_network_of_ones_own(tmp_path: Path) -> None:
         (("lenet5", "--input", "1x28x-3"), "config", "3x32x32"),
         (("nowhere.py:build",), "config", "No file"),
         (("lenet5", "--batch", "0"), "usage", "batch"),
+        (("--compare", "lenet5", "convnet", "--time"), "config", "ask for --time of one network"),
+        (("lenet5", "--picture", "cat.png"), "config", "--picture is the picture for --save-fields"),
     ],
 )
 def test_what_cannot_be_inspected_says_why(arguments: tuple[str, ...], kind: str, part: str) -> None:

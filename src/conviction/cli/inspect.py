@@ -33,6 +33,7 @@ NetworksArgument = Annotated[
 ]
 
 
+# An option is a parameter to typer, and each is on its own.
 def inspect(
     networks: NetworksArgument,
     input_shape: Annotated[
@@ -68,10 +69,12 @@ def inspect(
     from conviction.run.architecture import formulas, parse_shape
     from conviction.run.recipe import parse_overrides
 
-    if len(networks) > 1 and not compare:
-        raise ConfigError(f"Got {len(networks)} networks. To see several side by side, add --compare.")
-    shape = parse_shape(input_shape) if input_shape else None
-    overrides = parse_overrides(assignments)
+    alone = {"--symbolic": symbolic, "--time": estimate or check}
+    alone |= {"--save-diagram": bool(save_diagram), "--save-fields": bool(save_fields)}
+    _refuse_what_does_not_go_together(networks, compare, alone)
+    if picture and not save_fields:
+        raise ConfigError("--picture is the picture for --save-fields, which is missing.")
+    shape, overrides = parse_shape(input_shape) if input_shape else None, parse_overrides(assignments)
     found = [
         inspect_named(name, input_shape=shape, num_classes=classes, batch_size=batch, overrides=overrides)
         for name in networks
@@ -79,20 +82,37 @@ def inspect(
     if compare:
         _print_comparison(found, as_json)
         return
-    saved = _save_pictures(found[0], save_diagram, save_fields, picture)
-    written = None
+    name, written = networks[0], None
     if symbolic:
-        written = formulas(networks[0], input_shape=shape, num_classes=classes, overrides=overrides)
-    timed = _time(networks[0], overrides, check) if estimate or check else None
+        written = formulas(name, input_shape=shape, num_classes=classes, overrides=overrides)
+    timed = _time(name, overrides, check) if estimate or check else None
+    saved = _save_pictures(found[0], save_diagram, save_fields, picture)
+    _report(found[0], written, timed, saved, as_json)
+
+
+def _refuse_what_does_not_go_together(networks: list[str], compare: bool, alone: dict[str, bool]) -> None:
+    """Raises: ConfigError where several networks are given without --compare, or one's options with it."""
+    from conviction.core.errors import ConfigError
+
+    if len(networks) > 1 and not compare:
+        raise ConfigError(f"Got {len(networks)} networks. To see several side by side, add --compare.")
+    given = [option for option, value in alone.items() if value]
+    if compare and given:
+        raise ConfigError(f"--compare shows totals side by side; ask for {', '.join(given)} of one network at a time.")
+
+
+def _report(
+    found: Architecture, written: SymbolicCounts | None, timed: EpochTime | None, saved: dict[str, str], as_json: bool
+) -> None:
     if as_json:
         more = {"symbolic": written.as_json()} if written else {}
         if timed:
             more["epoch_time"] = {**asdict(timed), "error": timed.error}
-        print_json({**found[0].as_json(), **more, **saved})
+        print_json({**found.as_json(), **more, **saved})
         return
-    _print_architecture(found[0])
+    _print_architecture(found)
     if written:
-        _print_formulas(written, found[0])
+        _print_formulas(written, found)
     if timed:
         print_lines(_describe_time(timed))
     print_lines(f"{what.capitalize():<11} {path}" for what, path in saved.items())

@@ -51,11 +51,6 @@ class AxisMap:
         sizes = [last - first + 1 for first, last in zip(self.first, self.last, strict=True) if first <= last]
         return int(max(sizes, default=0))
 
-    @property
-    def is_constant(self) -> bool:
-        """Whether every position sees the same pixels."""
-        return self.jump == 0 and len(set(self.first)) == len(set(self.last)) == 1
-
     def at(self, index: int) -> tuple[Pixel, Pixel]:
         """The first and the last pixel that position `index` sees."""
         turn, phase = divmod(index, self.period)

@@ -268,9 +268,17 @@ def _padded(call: Call) -> Field | None:
 
 @rule("reflection_pad2d", "replication_pad2d")
 def _mirrored(call: Call) -> Field | None:
-    # What lies in the padding is a picture's own pixels, so that near the edges the field is another one.
-    field = _padded(call)
-    return field and replace(field, is_exact=False)
+    # The padding holds the picture's own pixels: what lies i before the edge is pixel i, at most 2·i further in. So
+    # much is added on both sides of every field, which makes it a bound.
+    field, padding = call.field(0), call.argument(1)
+    if field is None:
+        return None
+    for number in range(len(padding) // 2):
+        index = len(call.shape) - 1 - number
+        before, reach = padding[2 * number], 2 * max(padding[2 * number : 2 * number + 2])
+        change = _with_sizes(AxisMap.windowed, 2 * reach + 1, 1, before + reach)
+        field = _along(field, index, call.shape[index], change)
+    return replace(field, is_exact=False)
 
 
 @rule("cat")

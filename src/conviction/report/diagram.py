@@ -81,12 +81,17 @@ def draw_diagram(found: Architecture, path: Path) -> None:
 
 
 def _boxes(found: Architecture) -> list[_Box]:
-    boxes = [_Box(found.input)]
+    boxes, before = [_Box(found.input)], 0
     for layer in found.layers:
         if layer.output is None:
-            boxes[-1].parameters += layer.parameters
+            # Weights that no layer has, as those of a class token, belong to some map, and not to the picture.
+            if len(boxes) > 1:
+                boxes[-1].parameters += layer.parameters
+            else:
+                before += layer.parameters
         elif layer.output != boxes[-1].shape or layer.kind == "Conv2d":
-            boxes.append(_Box(layer.output, [_kind(layer)], layer.parameters))
+            boxes.append(_Box(layer.output, [_kind(layer)], layer.parameters + before))
+            before = 0
         else:
             boxes[-1].kinds.append(_kind(layer))
             boxes[-1].parameters += layer.parameters
@@ -105,7 +110,13 @@ def _merged(boxes: Sequence[_Box]) -> list[_Box]:
             merged[-1] = _Box(wide, [*merged[-1].kinds, *box.kinds], merged[-1].parameters + box.parameters)
         else:
             merged.append(box)
-    return merged[:_MOST_BOXES]
+    num_hidden = len(merged) - _MOST_BOXES
+    if num_hidden <= 0:
+        return merged
+    # The end of a network is always shown, and what is not is counted.
+    first, hidden, last = merged[: _MOST_BOXES - 3], merged[_MOST_BOXES - 3 : -2], merged[-2:]
+    weights = sum(box.parameters for box in hidden)
+    return [*first, _Box(hidden[-1].shape, [f"… {len(hidden)} maps"], weights), *last]
 
 
 def _kind(layer: LayerRecord) -> str:
@@ -141,7 +152,7 @@ def _draw_box(axes: Axes, box: _Box, left: float, middle: float, is_input: bool)
     for corners, shade in faces:
         axes.add_patch(Polygon(corners, closed=True, facecolor=colour, alpha=shade, edgecolor="white", linewidth=0.8))
     centre = left + into[0] / 2
-    shown = "×".join(map(str, box.shape)) if is_map else f"{math.prod(box.shape):,}"
+    shown = "×".join(f"{size:,}" for size in box.shape)
     axes.text(centre, high + width * 0.5 + 0.12, shown, ha="center", va="bottom", fontsize=8)
     lines = ["picture"] if is_input else _shortened(box.kinds)
     if box.parameters:

@@ -7,18 +7,16 @@ from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 
-import numpy as np
 from torch import nn
 
 from conviction.core.errors import RunError, UnknownName
 from conviction.core.ledger import Ledger
 from conviction.core.records import EpochRecord, Evaluation, RunSummary, SplitName
 from conviction.core.run_folder import RunFolder, find_run_folder, runs_home
-from conviction.data.stream import Stream
-from conviction.evaluate.holdout import open_test_split
+from conviction.evaluate.holdout import look_with, open_test_split
 from conviction.metrics.accuracy import accuracy_by_class, count_by_class, score
 from conviction.metrics.interval import wilson_interval
-from conviction.predict import Predictions, predict
+from conviction.predict import Predictions
 from conviction.run.model import Model, Picture, Prediction, load_model
 from conviction.run.prepared import Machine, prepare
 from conviction.run.recipe import Recipe, load_recipe
@@ -119,10 +117,7 @@ class Run:
             )
         network = model.network.to(prepared.machine.device)
 
-        def look(rows: np.ndarray) -> Predictions:
-            stream: Stream = prepared.stream(rows)
-            return predict(network, stream, prepared.machine.precision)
-
+        look = look_with(network, prepared.stream, prepared.machine.precision)
         ledger = Ledger.beside(self.path.resolve().parent, self._ledger_url)
         # The folder remembers its own looks where the ledger was lost.
         former = sum(evaluation.split == "test" for evaluation in self.evaluations)

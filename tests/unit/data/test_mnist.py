@@ -98,8 +98,8 @@ def test_wrong_magic_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("length", [0, 3, 7, 15, -1])
 def test_truncated_files_are_refused(tmp_path: Path, length: int) -> None:
-    damaged(tmp_path, NAMES[0], idx_images(images_of("train"))[:length])
-    damaged(tmp_path, NAMES[1], idx_labels(LABELS["train"])[: min(length, 7)])
+    assert NAMES[0] in damaged(tmp_path, NAMES[0], idx_images(images_of("train"))[:length])
+    assert NAMES[1] in damaged(tmp_path, NAMES[1], idx_labels(LABELS["train"])[: min(length, 7)])
 
 
 @pytest.mark.parametrize("length", [0, 5, 30, -1])
@@ -124,8 +124,8 @@ def test_a_label_beyond_nine_is_refused(tmp_path: Path) -> None:
 
 
 def test_empty_files_are_refused(tmp_path: Path) -> None:
-    damaged(tmp_path, NAMES[1], idx_labels([]))
-    damaged(tmp_path, NAMES[0], idx_images(np.zeros((4, 0, 2), np.uint8)))
+    assert "no IDX file of digits' labels" in damaged(tmp_path, NAMES[1], idx_labels([]))
+    assert "no IDX file of images" in damaged(tmp_path, NAMES[0], idx_images(np.zeros((4, 0, 2), np.uint8)))
 
 
 @pytest.mark.parametrize("labels", [[7, 0, 7], [7, 0, 7, 9, 9]])

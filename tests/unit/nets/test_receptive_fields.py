@@ -187,6 +187,14 @@ def test_a_wrong_field_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     assert check_fields(conv(3, dilation=2, padding=2), (3, 16, 16)).disagreements != ()
 
 
+@pytest.mark.parametrize("padding", [nn.ReflectionPad2d((3, 1, 2, 3)), nn.ReplicationPad2d(3)])
+def test_mirrored_padding_gives_a_bound_that_holds(padding: nn.Module) -> None:
+    for kernel in (1, 3):
+        network = nn.Sequential(padding, conv(kernel))
+        assert field_of(network, (3, 16, 16)).status == "UPPER BOUND"
+        assert check_fields(network, (3, 16, 16)).disagreements == ()
+
+
 def test_sides_may_differ() -> None:
     found = field_of(nn.Sequential(nn.Conv2d(3, 3, (1, 5), padding=(0, 2)), nn.MaxPool2d((2, 1))), (3, 16, 20))
     assert (found.size_px, found.stride_px, found.start_px) == ((2, 5), (2, 1), (1, 0.5))
