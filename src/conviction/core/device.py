@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import functools
 import os
 import platform
@@ -83,6 +84,24 @@ def peak_memory_bytes() -> int:
     """The most resident memory that this process has had since it started."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
+
+
+# The parameters of glibc's `mallopt`, and a size that no tensor in use reaches.
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _NEVER_BYTES = -1, -3, 2**30
+
+
+def keep_freed_memory() -> bool:
+    """Let this process keep the memory that a training step frees, for the next step; whether the C library does.
+
+    glibc gives large pieces back to the system at once. The next step then asks for them again, and the system fills
+    them with zeros page by page: a fifth of a step's time, measured on two cores.
+    """
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError, TypeError):  # another C library
+        return False
+    kept = [mallopt(option, _NEVER_BYTES) for option in (_M_MMAP_THRESHOLD, _M_TRIM_THRESHOLD)]
+    return all(kept)
 
 
 def _cpuinfo() -> list[str]:

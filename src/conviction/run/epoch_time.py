@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from itertools import islice
 from statistics import median
 
-import torch
-
 from conviction.core import rng
 from conviction.core.environment import check_torch_and_torchvision
 from conviction.core.errors import ConfigError
@@ -50,7 +48,7 @@ def estimate_epoch(recipe: Recipe, check: bool = False) -> EpochTime:
     machine = Machine.for_recipe(recipe)
     with training_faults(recipe):
         trainer = build_trainer(prepare(recipe, machine))
-        torch.set_num_threads(machine.threads)
+        machine.engage()
         num_steps, num_batches = trainer.train.num_batches, trainer.validation.num_batches
         steps: list[float] = []
         with rng.torch_default(recipe.seed, "time"):

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from conviction.core.device import choose_device, choose_precision, num_threads
+from conviction.core.device import choose_device, choose_precision, keep_freed_memory, num_threads
 from conviction.core.errors import RunError
 from conviction.core.files import read_json
 from conviction.core.records import DataRecord
@@ -50,6 +50,11 @@ class Machine:
         device = choose_device(recipe.fit.device)
         precision = choose_precision(recipe.fit.precision, device)
         return cls(device, precision, recipe.fit.threads or num_threads())
+
+    def engage(self) -> None:
+        """Set this process up to compute so."""
+        torch.set_num_threads(self.threads)
+        keep_freed_memory()
 
 
 def _recorded(folder: RunFolder, *keys: str) -> dict[str, Any]:

@@ -15,7 +15,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
 from conviction.augment import build_augmentations
@@ -177,7 +176,7 @@ class _Training:
         self._watcher.started(self._summary, self._recipe.fit.epochs, str(self._folder.path))
         for note in self._summary.data.notes:
             self._watcher.note(note)
-        torch.set_num_threads(self._prepared.machine.threads)
+        self._prepared.machine.engage()
         try:
             status = self._run_epochs()
         except KeyboardInterrupt:
