@@ -41,6 +41,10 @@ def inspect(
     ] = None,
     classes: Annotated[int | None, typer.Option("--classes", min=2, help="The number of classes.")] = None,
     batch: Annotated[int | None, typer.Option("--batch", min=1, help="The batch size for the memory.")] = None,
+    precision: Annotated[
+        str | None,
+        typer.Option("--precision", help="float32 or bfloat16, for the memory; by default the recipe's own."),
+    ] = None,
     compare: Annotated[bool, typer.Option("--compare", help="Several networks side by side.")] = False,
     symbolic: Annotated[
         bool, typer.Option("--symbolic", help="Add weights and MACs as formulas in m, k, n, H, W, D.")
@@ -65,7 +69,7 @@ def inspect(
 ) -> None:
     """Show a network's layers: sizes, weights, computations, memory and receptive fields. Nothing is trained."""
     from conviction import inspect as inspect_named
-    from conviction.core.errors import ConfigError
+    from conviction.core.errors import ConfigError, UnknownName
     from conviction.run.architecture import formulas, parse_shape
     from conviction.run.recipe import parse_overrides
 
@@ -74,9 +78,18 @@ def inspect(
     _refuse_what_does_not_go_together(networks, compare, alone)
     if picture and not save_fields:
         raise ConfigError("--picture is the picture for --save-fields, which is missing.")
+    if precision not in (None, "float32", "bfloat16"):
+        raise UnknownName("precision", precision, ("float32", "bfloat16"))
     shape, overrides = parse_shape(input_shape) if input_shape else None, parse_overrides(assignments)
     found = [
-        inspect_named(name, input_shape=shape, num_classes=classes, batch_size=batch, overrides=overrides)
+        inspect_named(
+            name,
+            input_shape=shape,
+            num_classes=classes,
+            batch_size=batch,
+            precision=precision,  # type: ignore[arg-type]
+            overrides=overrides,
+        )
         for name in networks
     ]
     if compare:
@@ -235,8 +248,8 @@ def _totals(found: Architecture) -> list[str]:
         memory = found.memory
         lines.append(
             f"Memory      {shown_bytes(memory.training_bytes)} for a training step of {memory.batch_size} pictures "
-            f"(weights {shown_bytes(memory.weights_bytes)}, gradients {shown_bytes(memory.gradients_bytes)}, optimiser "
-            f"{shown_bytes(memory.optimizer_bytes)}, maps {shown_bytes(memory.saved_bytes)}), "
+            f"(weights {shown_bytes(memory.weights_bytes)}, gradients {shown_bytes(memory.gradients_bytes)}, "
+            f"{memory.optimizer} {shown_bytes(memory.optimizer_bytes)}, maps {shown_bytes(memory.saved_bytes)}), "
             f"{shown_bytes(memory.inference_bytes)} to predict them, in {memory.precision}"
         )
     return lines

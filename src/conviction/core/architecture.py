@@ -87,7 +87,8 @@ class MemoryEstimate:
     """The memory of a batch, in bytes, without what torch itself and the pictures on disk take.
 
     A training step holds weights, gradients, what the optimiser remembers, and what the backward pass needs of the
-    forward pass; inference holds weights and the largest set of maps that are needed at one time.
+    forward pass; inference holds weights and the largest set of maps that are needed at one time. `optimizer` names
+    the one that is counted.
     """
 
     batch_size: int
@@ -97,6 +98,7 @@ class MemoryEstimate:
     optimizer_bytes: int
     saved_bytes: int
     inference_peak_bytes: int
+    optimizer: str = "SGD with momentum"
 
     @property
     def training_bytes(self) -> int:
@@ -117,6 +119,7 @@ class MemoryEstimate:
             "inference_bytes": self.inference_bytes,
             "weights_bytes": self.weights_bytes,
             "gradients_bytes": self.gradients_bytes,
+            "optimizer": self.optimizer,
             "optimizer_bytes": self.optimizer_bytes,
             "saved_bytes": self.saved_bytes,
             "inference_peak_bytes": self.inference_peak_bytes,

@@ -10,8 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from conviction.core.errors import ConfigError
-from conviction.nets.inspection import inspect_network
-from conviction.nets.surgery import to_dense_map
+from conviction.nets.surgery import map_stride, to_dense_map
 
 
 @dataclass(frozen=True)
@@ -20,7 +19,8 @@ class DenseMap:
 
     `probabilities` is `float32` (K, h, w), in the order of `classes`. Position (row, column) speaks of the window of
     `window_px` (height, width) whose upper left corner lies at `(row, column) · stride_px`. Where the network pads its
-    maps, it is not quite what it says of that window alone, which would have black around it.
+    maps, it is not quite what it says of that window alone, which would have black around it; where it normalises by
+    statistics of the whole map (`layer`, `group`), the rest of the picture has a part in it too.
     """
 
     classes: tuple[str, ...]
@@ -59,7 +59,7 @@ def dense_map(
 
     Raises: ConfigError where the picture is smaller than those, or the network cannot slide.
     """
-    channels, height, width = planned_shape
+    _, height, width = planned_shape
     picture = (images.shape[2], images.shape[3])
     if picture[0] < height or picture[1] < width:
         raise ConfigError(
@@ -69,8 +69,5 @@ def dense_map(
     sliding = to_dense_map(network, planned_shape).eval()
     with torch.inference_mode():
         probabilities = sliding(images).float().softmax(dim=1)[0]
-    # On a picture of twice the size every network moves, so that its stride shows.
-    field = inspect_network(sliding, (channels, 2 * height, 2 * width), batch_size=1).layers[-1].receptive_field
-    assert field.stride_px is not None
-    down, right = (int(side) if side is not None else 0 for side in field.stride_px)
-    return DenseMap(classes, probabilities.numpy(), (down, right), (height, width), picture)
+    stride = map_stride(sliding, planned_shape)
+    return DenseMap(classes, probabilities.numpy(), stride, (height, width), picture)

@@ -294,6 +294,22 @@ def _joined(call: Call) -> Field | None:
     return joined(known, call.shape, index)
 
 
+@rule("repeat")
+def _repeated(call: Call) -> Field | None:
+    field, times = call.field(0), call.argument(1)
+    if field is None:
+        return None
+    new = len(times) - len(field.dimensions)
+    field = replace(field, dimensions=((),) * new + field.dimensions)
+    for index, count in enumerate(times):
+        if count == 1:
+            continue
+        if any(factor.axis is not None for factor in field.dimensions[index]):
+            field = replace(field.mixed([index]), is_exact=False)
+        field = replace(field, dimensions=_with(field.dimensions, index, plain([call.shape[index]])[0]))
+    return field
+
+
 @rule("stack")
 def _stacked(call: Call) -> Field | None:
     index = call.argument(1, 0) % len(call.shape)

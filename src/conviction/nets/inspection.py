@@ -15,7 +15,7 @@ from conviction.core.errors import ConfigError
 from conviction.nets.cost import parameter_formula
 from conviction.nets.dispatch import compiler_left_out
 from conviction.nets.field import AXES, Field
-from conviction.nets.memory import estimate_memory
+from conviction.nets.memory import Precision, estimate_memory
 from conviction.nets.trace import Step, Trace, is_layer, trace
 
 # Half a pixel from a pixel's edge to its centre.
@@ -23,7 +23,11 @@ _CENTRE_PX = 0.5
 
 
 def inspect_network(
-    network: nn.Module, input_shape: tuple[int, int, int], name: str = "network", batch_size: int = 128
+    network: nn.Module,
+    input_shape: tuple[int, int, int],
+    name: str = "network",
+    batch_size: int = 128,
+    precision: Precision = "float32",
 ) -> Architecture:
     """The layers of a network for pictures of `input_shape` (C, H, W), with what each one costs and sees.
 
@@ -39,7 +43,7 @@ def inspect_network(
         if found.fault is not None:
             notes.append(describe_stop(on_meta, found, input_shape))
         else:
-            memory = estimate_memory(on_meta, input_shape, batch_size)
+            memory = estimate_memory(on_meta, input_shape, batch_size, precision)
     return Architecture(name, input_shape, tuple(_layers(on_meta, found)), memory, notes=tuple(notes))
 
 

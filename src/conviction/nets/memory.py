@@ -2,47 +2,99 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.multiprocessing.reductions import StorageWeakRef
+from torch.nn import functional
+from torch.overrides import TorchFunctionMode
 
 from conviction.core.architecture import MemoryEstimate
 from conviction.nets.dispatch import OperationMode, run_on_meta
 
-FLOAT32_BYTES = 4
+# What torch's autocast computes in bfloat16 on processors and GPUs alike.
+_IN_BFLOAT16 = frozenset(
+    (
+        *(torch.conv1d, torch.conv2d, torch.conv3d, functional.linear, functional.multi_head_attention_forward),
+        *(torch.conv_transpose1d, torch.conv_transpose2d, torch.conv_transpose3d),
+        *(functional.scaled_dot_product_attention, torch.addmm, torch.addbmm, torch.baddbmm),
+        *(torch.matmul, torch.mm, torch.bmm, Tensor.matmul, Tensor.mm, Tensor.bmm, Tensor.__matmul__),
+    )
+)
+Precision = Literal["float32", "bfloat16"]
 
 
 def estimate_memory(
-    network: nn.Module, input_shape: tuple[int, int, int], batch_size: int, optimizer_factor: float = 1.0
+    network: nn.Module,
+    input_shape: tuple[int, int, int],
+    batch_size: int,
+    precision: Precision = "float32",
+    optimizer_factor: float = 1.0,
 ) -> MemoryEstimate:
-    """What a batch of pictures (C, H, W) takes in float32, for training and for prediction.
+    """What a batch of pictures (C, H, W) takes, for training and for prediction.
 
-    `optimizer_factor` says how many numbers the optimiser remembers for each that it trains: 1 for SGD with momentum,
-    2 for Adam. `network` is on the meta device; its mode is put back afterwards.
+    In bfloat16 the weights stay as they are, and convolutions and matrix products compute with copies of them, as
+    torch's autocast does it. `optimizer_factor` says how many numbers the optimiser remembers for each that it trains:
+    1 for SGD with momentum, 2 for Adam. `network` is on the meta device; its mode is put back afterwards.
     """
+    kinds = (parameter.dtype for parameter in network.parameters() if parameter.is_floating_point())
+    images = torch.empty((batch_size, *input_shape), dtype=next(kinds, torch.float32), device="meta")
     former = [(module, module.training) for module in network.modules()]
     try:
         network.eval()
         with torch.no_grad():
-            predicting = _peak_of_forward(network, input_shape, batch_size)
+            predicting = _peak_of_forward(network, images, precision)
         network.train()
-        training = _peak_of_step(network, input_shape, batch_size)
+        with torch.inference_mode(False), torch.enable_grad():
+            training = _peak_of_step(network, images, precision)
     finally:
         for module, mode in former:
             module.training = mode
-    weights = sum(tensor.numel() for tensor in (*network.parameters(), *network.buffers())) * FLOAT32_BYTES
-    trainable = sum(p.numel() for p in network.parameters() if p.requires_grad) * FLOAT32_BYTES
+    trainable = _num_bytes([parameter for parameter in network.parameters() if parameter.requires_grad])
     return MemoryEstimate(
         batch_size=batch_size,
-        precision="float32",
-        weights_bytes=weights,
+        precision=precision,
+        weights_bytes=_num_bytes([*network.parameters(), *network.buffers()]),
         gradients_bytes=trainable,
         optimizer_bytes=round(trainable * optimizer_factor),
         saved_bytes=max(0, training - trainable),
         inference_peak_bytes=predicting,
     )
+
+
+def _num_bytes(tensors: Sequence[Tensor]) -> int:
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+
+
+class _Autocast(TorchFunctionMode):
+    """As `torch.autocast` does it, which leaves tensors on the meta device alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        # A weight is copied once in a forward pass that trains, and each time in one that predicts.
+        self._copies: dict[int, Tensor] = {}
+
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if function in _IN_BFLOAT16:
+            args = [self._cast(value) for value in args]
+            kwargs = {name: self._cast(value) for name, value in (kwargs or {}).items()}
+        return function(*args, **(kwargs or {}))
+
+    def _cast(self, value: Any) -> Any:
+        if not isinstance(value, Tensor) or not value.is_floating_point() or value.dtype == torch.bfloat16:
+            return value
+        if not (value.is_leaf and value.requires_grad and torch.is_grad_enabled()):
+            return value.bfloat16()
+        if id(value) not in self._copies:
+            self._copies[id(value)] = value.bfloat16()
+        return self._copies[id(value)]
+
+
+def _autocast(precision: Precision) -> AbstractContextManager[object]:
+    return _Autocast() if precision == "bfloat16" else nullcontext()
 
 
 class _LiveBytes(OperationMode):  # type: ignore[no-untyped-call]
@@ -77,24 +129,24 @@ class _LiveBytes(OperationMode):  # type: ignore[no-untyped-call]
         return output
 
 
-def _peak_of_forward(network: nn.Module, input_shape: tuple[int, int, int], batch_size: int) -> int:
-    images = torch.empty((batch_size, *input_shape), device="meta")
+def _peak_of_forward(network: nn.Module, images: Tensor, precision: Precision) -> int:
     live = _LiveBytes(network)
     live.add(images)
-    with live:
+    with live, _autocast(precision):
         network(images)
     return live.peak
 
 
-def _peak_of_step(network: nn.Module, input_shape: tuple[int, int, int], batch_size: int) -> int:
+def _peak_of_step(network: nn.Module, images: Tensor, precision: Precision) -> int:
     """Forward and backward pass; the gradients of the weights are among what it holds at the end."""
-    images = torch.empty((batch_size, *input_shape), device="meta")
     live = _LiveBytes(network)
     live.add(images)
     wanted = [parameter for parameter in network.parameters() if parameter.requires_grad]
     with live:
-        loss = _sum_of(network(images))
-        if wanted:
+        with _autocast(precision):
+            output = network(images)
+        loss = _sum_of(output)
+        if loss.requires_grad:
             gradients = torch.autograd.grad(loss, wanted, allow_unused=True)
             del gradients
     return live.peak

@@ -8,118 +8,150 @@ Source: J. Long, E. Shelhamer, T. Darrell, Fully convolutional networks for sema
 
 from __future__ import annotations
 
+import bisect
 import copy
 from collections import OrderedDict
+from functools import partial
+from typing import Any
 
 import torch
-from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from conviction.core.errors import ConfigError
 from conviction.nets.block import BlockNetwork
 from conviction.nets.inspection import as_meta
-from conviction.nets.trace import trace
+from conviction.nets.sliding import make_sliding
+
+# Of the largest logit, in float32; what two ways of adding the same products up may differ by.
+_TOLERANCE = 1e-5
 
 
-class DenseMapNetwork(nn.Module):
-    """Logits for every place of a picture that is at least as large as the network was planned for."""
+def to_dense_map(network: nn.Module, input_shape: tuple[int, int, int]) -> nn.Module:
+    """The network with its fully connected layers as convolutions: logits (B, K, h, w) instead of (B, K).
 
-    def __init__(self, blocks: nn.Module, head: nn.Sequential) -> None:
-        super().__init__()
-        self.blocks = blocks
-        self.head = head
+    `input_shape` (C, H, W) are the pictures that the network was planned for; on those it gives the same logits, at
+    h = w = 1, which is confirmed each time. On larger ones each position speaks of a window of that size. A pooling to
+    a fixed size, a global one too, becomes a pooling over the window that it covered. The weights are copied, the
+    network stays as it is; the result is in evaluation mode.
 
-    def forward(self, images: Float[Tensor, "B C H W"]) -> Float[Tensor, "B K h w"]:
-        """One position for each place of the planned window."""
-        logits: Tensor = self.head(self.blocks(images))
-        return logits
-
-
-class ChannelLayerNorm(nn.LayerNorm):
-    """Layer normalisation over the channels of each position."""
-
-    def forward(self, maps: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
-        """As the layer normalisation of a fully connected layer, at every position."""
-        return super().forward(maps.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
-
-
-def to_dense_map(network: nn.Module, input_shape: tuple[int, int, int]) -> DenseMapNetwork:
-    """The network with its fully connected layers as convolutions; the same logits on pictures of `input_shape`.
-
-    `input_shape` (C, H, W) are the pictures that the network was planned for. A global pooling becomes a pooling over
-    the window that it covered there. The weights are copied, and the network stays as it is.
-
-    Raises: ConfigError where the network is not one of ours.
+    Raises: ConfigError that names the operation where the network cannot slide: because every position depends on the
+    whole picture (squeeze-and-excitation, attention), or because torch.fx cannot follow it.
     """
-    if not isinstance(network, BlockNetwork):
-        raise ConfigError(
-            "Only networks of blocks, dense layers and a classifier can be turned into a dense map, but got "
-            f"{type(network).__name__}."
+    sliding = _followed(network)
+    make_sliding(sliding, _planned_shapes(sliding, input_shape))
+    sliding.graph.eliminate_dead_code()
+    sliding.delete_all_unused_submodules()
+    sliding.recompile()
+    _confirm(network, sliding, input_shape)
+    return sliding.eval()
+
+
+def map_stride(sliding: nn.Module, input_shape: tuple[int, int, int]) -> tuple[int, int]:
+    """How many pixels down and to the right lie between two neighbouring positions of a dense map.
+
+    So many pixels must be added to the planned picture of `input_shape` (C, H, W) until there is a second position.
+    """
+    on_meta = as_meta(sliding)
+    channels, *sides = input_shape
+
+    def has_moved(axis: int, more: int) -> bool:
+        size = [sides[0], sides[1]]
+        size[axis] += more
+        with torch.no_grad():
+            maps = on_meta(torch.empty((1, channels, *size), device="meta", dtype=_weight(on_meta).dtype))
+        return bool(maps.shape[2 + axis] > 1)
+
+    # A network whose map grows has grown when the picture has twice the size, see `_confirm`.
+    down, right = (
+        bisect.bisect_left(range(side + 1), True, key=partial(has_moved, axis)) for axis, side in enumerate(sides)
+    )
+    return down, right
+
+
+def _followed(network: nn.Module) -> fx.GraphModule:
+    """A copy of the network as a graph of its operations."""
+    copied = copy.deepcopy(network).eval()
+    if isinstance(copied, BlockNetwork):
+        # The same layers in a row, as its `forward` calls them.
+        parts = OrderedDict(copied.named_children())
+        copied = nn.Sequential(
+            OrderedDict(
+                blocks=parts["blocks"], flatten=nn.Flatten(), dense=parts["dense"], classifier=parts["classifier"]
+            )
         )
-    shape = _map_before_dense(network, input_shape)
-    blocks = _without_global_pooling(copy.deepcopy(network.blocks), shape)
-    layers: OrderedDict[str, nn.Module] = OrderedDict()
-    linears = 0
-    window = (1, 1) if _global_pooling(network.blocks) is not None else shape[1:]
-    channels = shape[0]
-    for name, module in [*network.dense.named_modules(), ("classifier", network.classifier)]:
-        if isinstance(module, nn.Sequential):
-            continue
-        key = name.replace(".", "_")
-        if isinstance(module, nn.Linear):
-            layers[key] = _as_convolution(module, channels if linears == 0 else module.in_features, window)
-            window, linears = (1, 1), linears + 1
-        else:
-            layers[key] = _on_maps(module)
-    return DenseMapNetwork(blocks, nn.Sequential(layers)).train(network.training)
+    try:
+        return fx.symbolic_trace(copied)
+    except Exception as error:  # the user's own code may raise anything
+        raise ConfigError(
+            f"{type(network).__name__} cannot be turned into a dense map, as torch.fx cannot follow what it computes: "
+            f"{error}".rstrip(".")
+            + "."
+        ) from error
 
 
-def _map_before_dense(network: BlockNetwork, input_shape: tuple[int, int, int]) -> tuple[int, int, int]:
-    """The shape (C, H, W) of the map that is flattened, before a global pooling if there is one."""
-    maps = [step.output for step in trace(as_meta(network), input_shape).steps if _is_of_blocks(step.path)]
-    if _global_pooling(network.blocks) is not None:
-        maps = maps[:-1]
-    shape = maps[-1][1:] if maps and maps[-1] is not None else input_shape
-    return shape[0], shape[1], shape[2]
+class _Shapes(fx.Interpreter):
+    """Runs a graph and writes down what sizes its values have."""
+
+    def __init__(self, module: fx.GraphModule) -> None:
+        super().__init__(module)
+        self.of: dict[str, tuple[int, ...]] = {}
+
+    def run_node(self, n: fx.Node) -> Any:
+        """One operation."""
+        result = super().run_node(n)
+        if isinstance(result, Tensor):
+            self.of[n.name] = tuple(result.shape)
+        return result
 
 
-def _is_of_blocks(path: str) -> bool:
-    return path.startswith("blocks.")
+def _planned_shapes(sliding: fx.GraphModule, input_shape: tuple[int, int, int]) -> dict[str, tuple[int, ...]]:
+    """The sizes of all values on the planned pictures, by the names of their operations."""
+    shapes = _Shapes(as_meta(sliding))  # type: ignore[arg-type]
+    try:
+        with torch.no_grad():
+            shapes.run(torch.empty((2, *input_shape), device="meta", dtype=_weight(sliding).dtype))
+    except Exception as error:  # the user's own code may raise anything
+        shown = "×".join(map(str, input_shape))
+        reason = str(error).splitlines()[0].rstrip(".")
+        raise ConfigError(f"The network does not take pictures of {shown}: {reason}.") from error
+    return shapes.of
 
 
-def _global_pooling(blocks: nn.Module) -> nn.Module | None:
-    return dict(blocks.named_children()).get("global_pooling")
+def _weight(network: nn.Module) -> Tensor:
+    """A weight, which tells where and in which precision the network computes."""
+    return next((p for p in network.parameters() if p.is_floating_point()), torch.empty(0))
 
 
-def _without_global_pooling(blocks: nn.Module, shape: tuple[int, int, int]) -> nn.Module:
-    pooling = _global_pooling(blocks)
-    if isinstance(pooling, nn.AdaptiveAvgPool2d):
-        blocks.global_pooling = nn.AvgPool2d(shape[1:], stride=1)
-    elif isinstance(pooling, nn.AdaptiveMaxPool2d):
-        blocks.global_pooling = nn.MaxPool2d(shape[1:], stride=1)
-    return blocks
-
-
-def _as_convolution(linear: nn.Linear, channels: int, window: tuple[int, ...]) -> nn.Conv2d:
-    height, width = window
-    assert linear.in_features == channels * height * width
-    # A bias always, as the builder's linear layers have one.
-    convolution = nn.Conv2d(channels, linear.out_features, (height, width), bias=linear.bias is not None)
-    with torch.no_grad():
-        convolution.weight.copy_(linear.weight.reshape(convolution.weight.shape))
-        if convolution.bias is not None:
-            convolution.bias.copy_(linear.bias)
-    return convolution
-
-
-def _on_maps(module: nn.Module) -> nn.Module:
-    """A layer behind a fully connected one, for the maps that come there now."""
-    if isinstance(module, nn.BatchNorm1d):
-        normalization: nn.Module = nn.BatchNorm2d(module.num_features, module.eps, module.momentum)
-        normalization.load_state_dict(module.state_dict())
-        return normalization
-    if isinstance(module, nn.LayerNorm):
-        layer = ChannelLayerNorm(module.normalized_shape, module.eps)
-        layer.load_state_dict(module.state_dict())
-        return layer
-    return copy.deepcopy(module)
+def _confirm(network: nn.Module, sliding: nn.Module, input_shape: tuple[int, int, int]) -> None:
+    """Raises: ConfigError where the two differ on the planned pictures, or the new one takes no larger ones."""
+    weight = _weight(network)
+    if not weight.is_meta:
+        generator = torch.Generator().manual_seed(0)
+        images = torch.rand((2, *input_shape), generator=generator).to(weight)
+        former = [(module, module.training) for module in network.modules()]
+        try:
+            with torch.inference_mode():
+                logits, maps = network.eval()(images), sliding(images)
+        finally:
+            for module, training in former:
+                module.training = training
+        scale = max(1.0, float(logits.abs().max()))
+        if maps.shape != (*logits.shape, 1, 1) or float((maps[..., 0, 0] - logits).abs().max()) > _TOLERANCE * scale:
+            raise ConfigError(
+                f"{type(network).__name__} gives other logits as a dense map: it computes in a way that is not known."
+            )
+    channels, height, width = input_shape
+    try:
+        with torch.no_grad():
+            pictures = torch.empty((1, channels, 2 * height, 2 * width), device="meta", dtype=weight.dtype)
+            larger = as_meta(sliding)(pictures)
+    except Exception as error:  # the user's own code may raise anything
+        reason = str(error).splitlines()[0].rstrip(".")
+        raise ConfigError(
+            f"{type(network).__name__} takes no larger pictures as a dense map either: {reason}."
+        ) from error
+    if 1 in larger.shape[2:]:
+        raise ConfigError(
+            f"{type(network).__name__} does not slide: it gives one answer for a picture of any size, as something in "
+            "it follows the whole picture."
+        )

@@ -14,6 +14,7 @@ from PIL import Image
 from torch import nn
 
 from conviction.core.architecture import Architecture, MemoryEstimate
+from conviction.core.device import choose_device, choose_precision
 from conviction.core.errors import ConfigError, DataError, UnknownName
 from conviction.data.decode import DecodeSettings, UnreadablePicture, as_array, decode
 from conviction.data.pack import load_pack
@@ -23,6 +24,7 @@ from conviction.data.split import SplitConfig, divide
 from conviction.fit.optimizer import OptimizerConfig, numbers_remembered
 from conviction.nets import PRESETS, BlocksConfig, NetworkConfig, build_network
 from conviction.nets.inspection import inspect_network
+from conviction.nets.memory import Precision
 from conviction.nets.named import TORCHVISION, build_from_file, build_torchvision, on_meta
 from conviction.recipes import recipe_names
 from conviction.run.model import read_file
@@ -44,6 +46,7 @@ class NamedNetwork:
     network: nn.Module
     planned_for: Shape
     batch_size: int = DEFAULT_BATCH_SIZE
+    precision: Precision = "float32"
     optimizer: OptimizerConfig | None = None
     num_training_pictures: int | None = None
     config: NetworkConfig | None = None
@@ -56,12 +59,14 @@ def inspect(
     input_shape: Shape | None = None,
     num_classes: int | None = None,
     batch_size: int | None = None,
+    precision: Precision | None = None,
     overrides: Mapping[str, Any] | None = None,
 ) -> Architecture:
     """The layers, weights, computations, memory and receptive fields of a network.
 
     `name` is a recipe (its name, file, or itself), a preset, `torchvision:NAME`, `module.py:function`, or a network.
-    `input_shape` (C, H, W) are the pictures that it is given; by default, those that it was made for.
+    `input_shape` (C, H, W) are the pictures that it is given; by default, those that it was made for. The memory is
+    told in `precision`; by default in a recipe's own on this machine, and in float32 where there is no recipe.
 
     Raises: UnknownName; ConfigError where the network does not take such pictures.
 
@@ -72,7 +77,8 @@ def inspect(
     size = batch_size or named.batch_size
     if size < 1:
         raise ConfigError(f"`batch_size >= 1` must hold, but got {batch_size}.")
-    found = inspect_network(named.network, input_shape or named.planned_for, named.name, size)
+    chosen = precision or named.precision
+    found = inspect_network(named.network, input_shape or named.planned_for, named.name, size, chosen)
     memory = found.memory and _with_optimizer(found.memory, named.optimizer)
     return dataclasses.replace(found, memory=memory, num_training_pictures=named.num_training_pictures)
 
@@ -100,7 +106,8 @@ def _with_optimizer(memory: MemoryEstimate, optimizer: OptimizerConfig | None) -
     """With what the recipe's optimiser remembers; SGD with momentum where there is no recipe."""
     if optimizer is None:
         return memory
-    return dataclasses.replace(memory, optimizer_bytes=round(memory.gradients_bytes * numbers_remembered(optimizer)))
+    num_bytes = round(memory.gradients_bytes * numbers_remembered(optimizer))
+    return dataclasses.replace(memory, optimizer_bytes=num_bytes, optimizer=optimizer.name)
 
 
 def find_network(
@@ -161,6 +168,7 @@ def _of_recipe(
         network,
         planned,
         recipe.fit.batch_size,
+        choose_precision(recipe.fit.precision, choose_device("auto")),
         recipe.optimizer,
         num_training,
         recipe.network,

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import re
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -18,11 +19,13 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 from torchvision import models
 
+from conviction import inspect
 from conviction.core.errors import ConfigError, UnknownName
 from conviction.nets import PRESETS, build_network
 from conviction.nets.block import BlocksConfig, num_parameters
 from conviction.nets.inspection import as_meta, inspect_network
 from conviction.nets.named import build_from_file, build_torchvision, on_meta
+from conviction.predict import autocast
 
 TORCHVISION_MODELS = models.list_models(module=models)
 assert len(TORCHVISION_MODELS) + len(PRESETS) >= 60
@@ -252,18 +255,25 @@ def test_memory_by_hand() -> None:
     assert 10 * 4 * (16 + 32 + 32) <= memory.saved_bytes <= 10 * 4 * (16 + 4 * 32)
 
 
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 @pytest.mark.parametrize("name", ["alexnet-cifar10", "convnet-bn", "lenet5"])
-def test_memory_against_torchs_profiler(name: str) -> None:
+def test_memory_against_torchs_profiler(name: str, precision: Literal["float32", "bfloat16"]) -> None:
     """What is allocated and not yet freed, at its fullest, in a real step; the estimate is within a quarter."""
     preset, batch_size = PRESETS[name], 16
     network = build_network(preset.config, preset.input_shape, preset.num_classes)
-    memory = inspect_network(network, preset.input_shape, batch_size=batch_size).memory
+    memory = inspect_network(network, preset.input_shape, batch_size=batch_size, precision=precision).memory
     images = torch.rand((batch_size, *preset.input_shape))
-    network(images).sum().backward()
+
+    def step() -> None:
+        with autocast(images.device, precision):
+            logits = network(images)
+        logits.float().sum().backward()
+
+    step()
     network.zero_grad()
     kinds = [torch.profiler.ProfilerActivity.CPU]
     with torch.profiler.profile(activities=kinds, profile_memory=True, acc_events=True) as profile:
-        network(images).sum().backward()
+        step()
     held = peak = 0
     for event in sorted(profile.profiler.kineto_results.events(), key=lambda event: event.start_ns()):
         if event.name() == "[memory]":
@@ -272,6 +282,23 @@ def test_memory_against_torchs_profiler(name: str) -> None:
     assert memory is not None
     expected = memory.saved_bytes + memory.gradients_bytes - images.nbytes
     assert 0.75 * peak <= expected <= 1.25 * peak
+
+
+def test_bfloat16_halves_the_maps_and_leaves_the_weights() -> None:
+    whole, half = (inspect("convnet-bn", precision=kind, batch_size=64).memory for kind in ("float32", "bfloat16"))
+    assert whole is not None
+    assert half is not None
+    assert half.weights_bytes == whole.weights_bytes
+    assert half.gradients_bytes == whole.gradients_bytes
+    assert 0.45 < half.saved_bytes / whole.saved_bytes < 0.65
+
+
+def test_networks_in_other_precisions_are_inspected() -> None:
+    whole = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(4 * 36, 2))
+    for network, num_bytes in ((copy.deepcopy(whole).double(), 8), (copy.deepcopy(whole).half(), 2)):
+        memory = inspect_network(network, (3, 8, 8)).memory
+        assert memory is not None
+        assert memory.weights_bytes == num_bytes * (4 * 28 + 145 * 2)
 
 
 @pytest.mark.parametrize(
