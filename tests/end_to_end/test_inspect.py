@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -75,6 +76,19 @@ def test_networks_side_by_side() -> None:
     assert conviction("inspect", "convnet", "lenet5", "--json").json["error"]["kind"] == "config"
 
 
+def test_the_largest_field_is_compared_and_not_the_last(tmp_path: Path) -> None:
+    (tmp_path / "branches.py").write_text(
+        "import torch\nfrom torch import nn\n\nclass Branches(nn.Module):\n    def __init__(self):\n"
+        "        super().__init__()\n        self.wide = nn.Conv2d(3, 4, 13, padding=6)\n"
+        "        self.point = nn.Conv2d(3, 4, 1)\n"
+        "    def forward(self, x):\n        return self.wide(x), self.point(x)\n\ndef build():\n    return Branches()\n"
+    )
+    shown = conviction("inspect", "--compare", f"{tmp_path}/branches.py:build", "lenet5", "--input", "3x32x32")
+    assert shown.code == 2
+    shown = conviction("inspect", "--compare", f"{tmp_path}/branches.py:build", "convnet", "--input", "3x32x32").out
+    assert re.search(r"largest field in a map +13 ", shown)
+
+
 def test_a_network_of_ones_own(tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(
         "from torch.nn import *\n\ndef build(num_classes=2):\n"
@@ -98,6 +112,19 @@ def test_a_network_of_ones_own(tmp_path: Path) -> None:
         (("lenet5", "--batch", "0"), "usage", "batch"),
         (("--compare", "lenet5", "convnet", "--time"), "config", "ask for --time of one network"),
         (("lenet5", "--picture", "cat.png"), "config", "--picture is the picture for --save-fields"),
+        (("torvision:resnet50",), "config", "Did you mean torchvision:NAME?"),
+        (("mynet.py",), "config", "name its function that returns the network, mynet.py:FUNCTION"),
+        (
+            ("convnet", "--set", "network.dense.0.units=5"),
+            "config",
+            "--set changes a recipe, and 'convnet' is a network",
+        ),
+        (("torchvision:alexnet", "--set", "bogus=5"), "config", "'torchvision:alexnet' is a network without one"),
+        (("convnet", "--time"), "config", "takes a recipe, and 'convnet' is a network without one"),
+        (("lenet5", "--save-fields", "fields.txt"), "config", "written as .png or .svg, but got 'fields.txt'"),
+        (("lenet5", "--save-diagram", "diagram.jpg"), "config", "written as .png or .svg, but got 'diagram.jpg'"),
+        (("lenet5", "--precision", "bf16"), "unknown_name", "Did you mean 'bfloat16'"),
+        (("--compare", "convnet", "torchvision:alexnet", "--input", "3x32x32"), "config", "torchvision:alexnet: Input"),
     ],
 )
 def test_what_cannot_be_inspected_says_why(arguments: tuple[str, ...], kind: str, part: str) -> None:
@@ -117,6 +144,21 @@ def test_from_python() -> None:
     assert package.inspect("lenet5-mnist").parameters == 61_706
     with pytest.raises(package.ConvictionError, match="give `input_shape`"):
         package.inspect(network)
+
+
+def test_wrong_types_are_refused_in_a_sentence() -> None:
+    code = (
+        "import conviction\n"
+        "for options in ({'input_shape': (3, 32)}, {'input_shape': '3x32x32'}, {'batch_size': 1.5}):\n"
+        "    try: conviction.inspect('lenet5', **options)\n"
+        "    except conviction.ConvictionError as error: print(error)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=os.environ)
+    assert done.stdout.splitlines() == [
+        "`input_shape` must be (channels, height, width), all 1 or more, but got (3, 32).",
+        "`input_shape` must be (channels, height, width), all 1 or more, but got '3x32x32'.",
+        "`batch_size >= 1` must hold, but got 1.5.",
+    ]
 
 
 def test_no_memory_is_taken_for_large_models() -> None:

@@ -89,18 +89,22 @@ def predict(
     pictures: Annotated[list[str], typer.Argument(metavar="PICTURE...", help="Picture files.")],
     weights: WeightsOption = "best",
     dense: Annotated[bool, typer.Option("--dense", help="Slide over one larger picture; writes a heat map.")] = False,
-    scale: Annotated[float, typer.Option("--scale", min=0.01, max=100, help="With --dense: resize it first.")] = 1.0,
+    scale: Annotated[
+        float | None, typer.Option("--scale", min=0.01, max=100, help="With --dense: resize it first, 2 doubles it.")
+    ] = None,
     out: Annotated[str | None, typer.Option("--out", metavar="PNG", help="With --dense: where the map goes.")] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Name what is in pictures. Those that cannot be read are named too, and the exit code is then 2."""
     from conviction import Run
-    from conviction.core.errors import DataError
+    from conviction.core.errors import ConfigError, DataError
 
+    if not dense and (given := [name for name, value in (("--scale", scale), ("--out", out)) if value is not None]):
+        raise ConfigError(f"{' and '.join(given)}: for the heat map of --dense, which is missing.")
     opened = Run.open(run)
     model = opened.model(weights)
     if dense:
-        _predict_dense(opened, model, pictures, scale, out, as_json)
+        _predict_dense(opened, model, pictures, 1.0 if scale is None else scale, out, as_json)
         return
     found, faults = [], []
     for picture in pictures:
@@ -161,7 +165,7 @@ def _predict_dense(run: Run, model: Model, pictures: list[str], scale: float, ou
         [
             f"Map         {height}×{width} positions, one every {_by(found.stride_px)} pixels, each for a window of "
             f"{_by(found.window_px)} of the picture's {_by(found.picture_px)} pixels",
-            f"Strongest   {label}, {percent(probability)}, in row {row + 1}, column {column + 1} of the map",
+            f"Strongest   {label}, {percent(probability)}, at row {row}, column {column} of the map, counted from 0",
             "Most likely " + ", ".join(f"{name} at {percent(share)} of the positions" for name, share in shares[:3]),
             f"Heat map    {path}",
         ]

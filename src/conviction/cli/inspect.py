@@ -81,17 +81,23 @@ def inspect(
     if precision not in (None, "float32", "bfloat16"):
         raise UnknownName("precision", precision, ("float32", "bfloat16"))
     shape, overrides = parse_shape(input_shape) if input_shape else None, parse_overrides(assignments)
-    found = [
-        inspect_named(
-            name,
-            input_shape=shape,
-            num_classes=classes,
-            batch_size=batch,
-            precision=precision,  # type: ignore[arg-type]
-            overrides=overrides,
-        )
-        for name in networks
-    ]
+    found = []
+    for name in networks:
+        try:
+            found.append(
+                inspect_named(
+                    name,
+                    input_shape=shape,
+                    num_classes=classes,
+                    batch_size=batch,
+                    precision=precision,  # type: ignore[arg-type]
+                    overrides=overrides,
+                )
+            )
+        except ConfigError as error:
+            if not compare:
+                raise
+            raise ConfigError(f"{name}: {error.message}") from error
     if compare:
         _print_comparison(found, as_json)
         return
@@ -131,11 +137,18 @@ def _report(
     print_lines(f"{what.capitalize():<11} {path}" for what, path in saved.items())
 
 
-def _time(recipe: str, overrides: dict[str, Any], check: bool) -> EpochTime:
+def _time(name: str, overrides: dict[str, Any], check: bool) -> EpochTime:
     from conviction import load_recipe
+    from conviction.core.errors import ConfigError, UnknownName
     from conviction.run.epoch_time import estimate_epoch
 
-    return estimate_epoch(load_recipe(recipe, overrides), check)
+    try:
+        recipe = load_recipe(name, overrides)
+    except UnknownName as error:
+        raise ConfigError(
+            f"--time trains for a few steps, which takes a recipe, and {name!r} is a network without one."
+        ) from error
+    return estimate_epoch(recipe, check)
 
 
 def _describe_time(timed: EpochTime) -> list[str]:
@@ -209,7 +222,7 @@ def _layer_cells(layer: LayerRecord, found: Architecture) -> tuple[str, ...]:
         shown_count(layer.macs) if layer.macs else "",
         percent(layer.macs / found.macs) if layer.macs else "",
         shown_bytes(layer.activation_bytes) if layer.activation_bytes else "",
-        _shown_field(field),
+        _shown_field(field) if layer.output is not None else "–",
         _shown_pair(field.stride_px),
         _shown_pair(field.start_px),
         shown_count(layer.dense_parameters) if layer.dense_parameters else "",
@@ -239,7 +252,7 @@ def _totals(found: Architecture) -> list[str]:
     frozen = found.parameters - found.trainable_parameters
     lines = [
         f"Weights     {found.parameters:,}" + (f", {frozen:,} of them frozen" if frozen else ""),
-        f"MACs        {found.macs:,} a picture" + (", and those of what is unknown" if found.notes else ""),
+        f"MACs        {found.macs:,} a picture" + ("" if found.is_complete else ", and those of what is unknown"),
     ]
     if found.num_training_pictures:
         ratio = found.parameters / found.num_training_pictures
@@ -292,10 +305,10 @@ def _print_comparison(found: list[Architecture], as_json: bool) -> None:
 
 
 def _largest_field(found: Architecture) -> str:
-    """The field of the last layer whose positions still see different parts of the picture."""
+    """The largest field of a layer whose positions still see different parts of the picture."""
     moving = [
         layer.receptive_field
         for layer in found.layers
         if layer.receptive_field.stride_px and layer.receptive_field.stride_px != (None, None)
     ]
-    return _shown_field(moving[-1]) if moving else "–"
+    return _shown_field(max(moving, key=lambda field: field.size_px or (0, 0))) if moving else "–"

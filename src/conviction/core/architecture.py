@@ -18,12 +18,13 @@ class ReceptiveField:
 
     `size_px` goes beyond the picture where the field does; `start_px` is the centre of the first position's field,
     measured from the picture's upper left corner, so that the first pixel's own centre lies at 0.5. `stride_px` is how
-    far the field moves from one position to the next, also called jump; None where every position sees the same.
+    far the field moves from one position to the next, also called jump; None where every position sees the same. A
+    centre is None where the first position sees nothing.
     """
 
     size_px: tuple[int, int] | None
     stride_px: tuple[float | None, float | None] | None
-    start_px: tuple[float, float] | None
+    start_px: tuple[float | None, float | None] | None
     status: Exactness
 
     def as_json(self) -> dict[str, Any]:
@@ -136,6 +137,8 @@ class Architecture:
     memory: MemoryEstimate | None = None
     num_training_pictures: int | None = None
     notes: tuple[str, ...] = field(default=())
+    # Whether every layer could be followed to the end.
+    is_complete: bool = True
 
     @property
     def parameters(self) -> int:
@@ -162,7 +165,7 @@ class Architecture:
             "macs": self.macs,
             "layers": [layer.as_json() for layer in self.layers],
             "name": self.name,
-            "is_complete": not self.notes,
+            "is_complete": self.is_complete,
             "memory": self.memory and self.memory.as_json(),
             "num_training_pictures": pictures,
             "parameters_per_training_picture": self.parameters / pictures if pictures else None,

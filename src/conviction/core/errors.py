@@ -9,10 +9,12 @@ import difflib
 import errno
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from itertools import takewhile
 from pathlib import Path
 from typing import ClassVar
 
 _ALIKE = 0.6
+_MOST_LISTED = 40
 
 
 class ConvictionError(Exception):
@@ -109,7 +111,8 @@ def nearest(name: str, known: Iterable[str]) -> str | None:
     short = [candidate for candidate in known if wanted == "".join(part[:1] for part in candidate.lower().split("_"))]
     if short and len(wanted) > 1:
         return short[0]
-    best = max(known, key=likeness, default=None)
+    # Of equally alike ones, that with the longer beginning in common.
+    best = max(known, key=lambda one: (likeness(one), _num_in_common(wanted, one.lower())), default=None)
     return best if best is not None and likeness(best) >= _ALIKE else None
 
 
@@ -117,11 +120,18 @@ def _likeness(first: str, second: str) -> float:
     return difflib.SequenceMatcher(None, first, second).ratio()
 
 
+def _num_in_common(first: str, second: str) -> int:
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(first, second, strict=False)))
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """`Did you mean 'x'? Known: …`, or the known names alone where none is alike."""
+    """`Did you mean 'x'? Known: …`, or the known names alone where none is alike; of very many those most alike."""
     known = list(known)
     guess = nearest(name, known)
     hint = f"Did you mean {guess!r}? " if guess else ""
+    if len(known) > _MOST_LISTED:
+        alike = sorted(known, key=lambda one: -_likeness(name.lower(), one.lower()))[: _MOST_LISTED // 2]
+        return f"{hint}Known, of {len(known)}: {', '.join(sorted(alike))}, …"
     return f"{hint}Known: {', '.join(known) or 'none'}."
 
 

@@ -36,15 +36,21 @@ def _convolution_macs(arguments: Sequence[Any], output: Tensor) -> int:
     return int(positions * math.prod(weight.shape[1:]))
 
 
-@_macs_of("mm", "bmm")
+@_macs_of("mm", "bmm", "mv", "dot", "vdot")
 def _product_macs(arguments: Sequence[Any], output: Tensor) -> int:
-    """(…, n, k) times (…, k, m)."""
+    """(…, n, k) times (…, k, m), or times (k)."""
     return int(output.numel() * arguments[0].shape[-1])
 
 
 @_macs_of("addmm", "baddbmm", "addmv")
 def _sum_and_product_macs(arguments: Sequence[Any], output: Tensor) -> int:
     return int(output.numel() * arguments[1].shape[-1])
+
+
+@_macs_of("_trilinear")
+def _bilinear_macs(arguments: Sequence[Any], output: Tensor) -> int:
+    """A number of each input times a weight, for every pair of them and every number of the output."""
+    return int(output.numel() // output.shape[-1] * arguments[1].numel())
 
 
 @_macs_of(
@@ -69,31 +75,41 @@ def parameter_formula(module: nn.Module, with_parts: bool = True) -> str:
     >>> parameter_formula(nn.Conv2d(3, 128, 3))
     '(k·k·C_in + 1)·C_out = (3·3·3 + 1)·128'
     """
-    if not any(True for _ in module.parameters(with_parts)):
-        return ""
+    shapes = [tuple(parameter.shape) for parameter in module.parameters(with_parts)]
+    count = sum(map(math.prod, shapes))
+    known = _known_formula(module)
+    if known and known[1] == count:
+        return known[0]
+    return " + ".join("·".join(map(str, shape)) or "1" for shape in shapes)
+
+
+def _known_formula(module: nn.Module) -> tuple[str, int] | None:
+    """The formula of a layer that torch brings, and the number that it stands for."""
     if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
         return _convolution_formula(module)
     if isinstance(module, nn.Linear):
-        bias, one = ("+ 1", True) if module.bias is not None else ("", False)
-        letters = f"(n_in {bias})·n_out" if one else "n_in·n_out"
-        numbers = f"({module.in_features} {bias})·{module.out_features}" if one else ""
-        return f"{letters} = {numbers or f'{module.in_features}·{module.out_features}'}"
+        inputs, outputs = module.in_features, module.out_features
+        if not any(name == "bias" for name, _ in module.named_parameters()):
+            return f"n_in·n_out = {inputs}·{outputs}", inputs * outputs
+        return f"(n_in + 1)·n_out = ({inputs} + 1)·{outputs}", (inputs + 1) * outputs
     if isinstance(module, nn.modules.batchnorm._BatchNorm | nn.GroupNorm):
-        size = module.weight.numel()
-        return f"2·C = 2·{size}"
-    own = [tuple(parameter.shape) for parameter in module.parameters(with_parts)]
-    return " + ".join("·".join(map(str, shape)) or "1" for shape in own)
+        size = module.num_channels if isinstance(module, nn.GroupNorm) else module.num_features
+        return f"2·C = 2·{size}", 2 * size
+    return None
 
 
-def _convolution_formula(module: nn.Conv2d | nn.ConvTranspose2d) -> str:
+def _convolution_formula(module: nn.Conv2d | nn.ConvTranspose2d) -> tuple[str, int]:
     height, width = module.kernel_size
     kernel = "k·k" if height == width else "k_h·k_w"
     channels, shown = "C_in", str(module.in_channels)
+    outputs = module.out_channels
+    weights = height * width * module.in_channels // module.groups * outputs
     if module.groups > 1:
         channels, shown = "C_in/groups", f"{module.in_channels}/{module.groups}"
     if module.bias is None:
-        return f"{kernel}·{channels}·C_out = {height}·{width}·{shown}·{module.out_channels}"
+        return f"{kernel}·{channels}·C_out = {height}·{width}·{shown}·{outputs}", weights
     if isinstance(module, nn.ConvTranspose2d) and module.groups > 1:
-        biases = module.out_channels
-        return f"{kernel}·{channels}·C_out + C_out = {height}·{width}·{shown}·{module.out_channels} + {biases}"
-    return f"({kernel}·{channels} + 1)·C_out = ({height}·{width}·{shown} + 1)·{module.out_channels}"
+        formula = f"{kernel}·{channels}·C_out + C_out = {height}·{width}·{shown}·{outputs} + {outputs}"
+    else:
+        formula = f"({kernel}·{channels} + 1)·C_out = ({height}·{width}·{shown} + 1)·{outputs}"
+    return formula, weights + outputs

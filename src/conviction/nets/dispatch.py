@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import importlib
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from types import ModuleType
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 _COMPILER, _UTILITIES = "torch._dynamo", "torch._dynamo.utils"
@@ -29,12 +30,24 @@ class OperationMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return False
 
 
+class WritesPictures(Exception):
+    """A network writes what it made of a picture into a tensor that it made itself, and not on the picture's device."""
+
+
 def run_on_meta(operation: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """What an operation gives on tensors without numbers.
+    """What an operation gives on tensors without numbers; others that come along lose theirs.
 
     Batch normalisation is spelled out in Python there, a millisecond each; its results have the sizes of its inputs.
+
+    Raises: WritesPictures.
     """
     name = operation.overloadpacket.__name__
+    devices = {value.is_meta for value in _tensors((*args, *kwargs.values())) if value.ndim}
+    if len(devices) > 1:
+        if operation._schema.is_mutable and not args[0].is_meta:
+            raise WritesPictures
+        args = tuple(_on_meta(value) for value in args)
+        kwargs = {key: _on_meta(value) for key, value in kwargs.items()}
     if name == "native_batch_norm" and args[0].is_meta:
         channels = args[0].new_empty((args[0].shape[1],))
         return torch.empty_like(args[0]), channels, torch.empty_like(channels)
@@ -43,6 +56,28 @@ def run_on_meta(operation: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -
         channels = [images.new_empty((images.shape[1],)) if wanted else None for wanted in mask[1:]]
         return torch.empty_like(images) if mask[0] else None, *channels
     return operation(*args, **kwargs)
+
+
+def _tensors(values: Iterable[Any]) -> list[Tensor]:
+    """The tensors among arguments, those in lists too."""
+    found = []
+    for value in values:
+        found += [one for one in (value if isinstance(value, list | tuple) else [value]) if isinstance(one, Tensor)]
+    return found
+
+
+def _on_meta(value: Any) -> Any:
+    if isinstance(value, list | tuple):
+        return type(value)(map(_on_meta, value))
+    # A single number may be anywhere.
+    return value.to("meta") if isinstance(value, Tensor) and value.ndim else value
+
+
+class MetaMode(OperationMode):  # type: ignore[no-untyped-call]
+    """Lets tensors with numbers come along where a network runs on tensors without."""
+
+    def __torch_dispatch__(self, operation: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return run_on_meta(operation, args, kwargs or {})
 
 
 @contextmanager

@@ -160,6 +160,19 @@ def united(fields: Sequence[Field], shape: Sequence[int]) -> Field:
     return Field(tuple(dimensions), (maps[0], maps[1]), exact)
 
 
+def written_into(written: Field, shape: Sequence[int]) -> Field:
+    """The field of a tensor of `shape` in which no picture had a part before something was written into it."""
+    if len(written.dimensions) != len(shape):
+        return written.bound(shape)
+    dimensions = []
+    for row, size in zip(written.dimensions, shape, strict=True):
+        is_side = any(factor.axis is not None for factor in row)
+        if is_side and math.prod(factor.size for factor in row) != size:
+            return written.bound(shape)
+        dimensions.append(row if is_side else plain([size])[0])
+    return replace(written, dimensions=tuple(dimensions))
+
+
 def joined(fields: Sequence[Field], shape: Sequence[int], index: int) -> Field:
     """The field of several tensors laid one behind the other along a dimension."""
     if any(factor.axis is not None for field in fields for factor in field.dimensions[index]):

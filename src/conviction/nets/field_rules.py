@@ -1,11 +1,12 @@
-"""How each of torch's operations changes the field of a tensor. An operation without a rule here gets a bound.
+"""How each of torch's operations changes the field of a tensor. An operation without a rule gets a bound.
 
-The rules are those of ATen, torch's own operations, so that they hold for every network however it is written.
+The rules are those of ATen, torch's own operations, so that they hold for every network however it is written. Those of
+convolutions, poolings and what else looks through windows stand in `window_rules`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -20,6 +21,7 @@ from conviction.nets.field import Dimension, Factor, Field, anything_of, joined,
 class Call:
     """An operation as it was called: all arguments by position, the fields of its tensors, the shape of a result."""
 
+    operation: Any
     arguments: tuple[Any, ...]
     field_of: Callable[[object], Field | None]
     shape: tuple[int, ...]
@@ -29,6 +31,11 @@ class Call:
     def argument(self, position: int, default: Any = None) -> Any:
         """An argument that may have been left out."""
         return self.arguments[position] if position < len(self.arguments) else default
+
+    def named(self, name: str) -> Any:
+        """An argument by the name that the operation gives it; None where this form of the operation has none."""
+        names = [argument.name for argument in self.operation._schema.arguments]
+        return self.argument(names.index(name)) if name in names else None
 
     def field(self, position: int) -> Field | None:
         """The field of the tensor at a position; None where it does not depend on the pictures."""
@@ -43,6 +50,13 @@ class Call:
         return [field for field in found if field is not None]
 
 
+# What looks at a tensor for its size only.
+_OF_SIZES_ALONE = frozenset(
+    (
+        *("zeros_like", "ones_like", "empty_like", "full_like", "rand_like", "randn_like", "randint_like"),
+        *("new_zeros", "new_ones", "new_empty", "new_full", "new_empty_strided"),
+    )
+)
 Rule = Callable[[Call], Field | None]
 RULES: dict[str, Rule] = {}
 
@@ -62,9 +76,9 @@ def rule(*names: str) -> Callable[[Rule], Rule]:
 def resulting_field(operation: Any, call: Call) -> Field | None:
     """The field of an operation's result; None where it does not depend on the pictures."""
     fields = call.fields()
-    if not fields:
-        return None
     name = operation.overloadpacket.__name__
+    if not fields or name in _OF_SIZES_ALONE:
+        return None
     found = RULES.get(name) or RULES.get(name.removesuffix("_"))
     if found is not None:
         return found(call) or anything_of(fields, call.shape)
@@ -83,64 +97,12 @@ def _same(call: Call) -> Field | None:
     return united(call.fields(), call.shape)
 
 
-@rule("convolution", "_convolution")
-def _convolution(call: Call) -> Field | None:
-    field, weight = call.field(0), call.argument(1)
-    if field is None or call.field(1) is not None:
-        return None
-    field = field.mixed([1])
-    field = replace(field, dimensions=_with(field.dimensions, 1, plain([call.shape[1]])[0]))
-    for number in range(len(call.shape) - 2):
-        kernel = weight.shape[2 + number]
-        stride, padding, dilation = (_nth(call.argument(position), number) for position in (3, 4, 5))
-        moved = AxisMap.transposed if call.argument(6) else AxisMap.windowed
-        change = _with_sizes(moved, kernel, stride, padding, dilation)
-        field = _along(field, 2 + number, call.shape[2 + number], change)
-    return field
-
-
-@rule("max_pool2d_with_indices", "max_pool2d", "max_pool3d_with_indices")
-def _max_pool(call: Call) -> Field | None:
-    return _pooled(call, dilation=call.argument(4, [1]))
-
-
-@rule("avg_pool2d", "avg_pool3d", "avg_pool1d")
-def _average_pool(call: Call) -> Field | None:
-    return _pooled(call, dilation=[1])
-
-
-def _pooled(call: Call, dilation: Sequence[int]) -> Field | None:
-    field, kernel = call.field(0), call.argument(1)
-    stride, padding = call.argument(2) or kernel, call.argument(3, [0])
-    if field is None:
-        return None
-    num_sides = len(kernel)
-    for number in range(num_sides):
-        index = len(call.shape) - num_sides + number
-        sizes = [_nth(values, number) for values in (kernel, stride, padding, dilation)]
-        field = _along(field, index, call.shape[index], _with_sizes(AxisMap.windowed, *sizes))
-    return field
-
-
-@rule("_adaptive_avg_pool2d", "adaptive_avg_pool2d", "adaptive_max_pool2d")
-def _adaptive_pool(call: Call) -> Field | None:
-    field, former = call.field(0), call.argument(0).shape
-    if field is None:
-        return None
-    for index in (len(call.shape) - 2, len(call.shape) - 1):
-        sizes = (former[index], call.shape[index])
-        field = _along(field, index, sizes[1], _with_sizes(AxisMap.pooled_to, *sizes))
-    return field
-
-
-@rule("mean", "sum", "amax", "amin", "max", "min", "var", "std", "logsumexp", "prod")
+@rule(
+    *("mean", "sum", "amax", "amin", "max", "min", "var", "std", "logsumexp", "prod", "linalg_vector_norm", "norm"),
+    *("argmax", "argmin", "any", "all", "median", "nansum"),
+)
 def _reduction(call: Call) -> Field | None:
-    return _reduced(call, call.argument(1))
-
-
-@rule("linalg_vector_norm")
-def _vector_norm(call: Call) -> Field | None:
-    return _reduced(call, call.argument(2))
+    return _reduced(call, call.named("dim"))
 
 
 def _reduced(call: Call, over: Any) -> Field | None:
@@ -158,10 +120,28 @@ def _reduced(call: Call, over: Any) -> Field | None:
     return replace(field, dimensions=tuple(left))
 
 
-@rule("_softmax", "_safe_softmax", "_log_softmax", "cumsum")
+@rule("_softmax", "_safe_softmax", "_log_softmax", "sort")
 def _softmax(call: Call) -> Field | None:
     field = call.field(0)
-    return field and field.mixed([call.argument(1) % len(field.dimensions)])
+    return field and field.mixed([call.named("dim") % len(field.dimensions)])
+
+
+@rule("cumsum", "cumprod")
+def _cumulated(call: Call) -> Field | None:
+    """Each position sees those before it: less than all of them."""
+    field, index = call.field(0), call.argument(1) % max(1, len(call.shape))
+    if field is None or all(factor.axis is None for row in field.dimensions[index : index + 1] for factor in row):
+        return field
+    return replace(field.mixed([index]), is_exact=False)
+
+
+@rule("topk", "glu")
+def _chosen(call: Call) -> Field | None:
+    """Fewer positions along one dimension, each made from all, or from some, of those before."""
+    field, index = call.field(0), call.named("dim") % len(call.shape)
+    if field is None or any(factor.axis is not None for factor in field.dimensions[index]):
+        return None
+    return replace(field, dimensions=replaced(field.dimensions, index, plain([call.shape[index]])[0]))
 
 
 @rule(
@@ -251,34 +231,7 @@ def _split(call: Call) -> Field | None:
 
 
 def _cut(field: Field, index: int, start: int, step: int, size: int) -> Field:
-    return _along(field, index, size, lambda old: old.windowed(1, step, -start))
-
-
-@rule("constant_pad_nd")
-def _padded(call: Call) -> Field | None:
-    field, padding = call.field(0), call.argument(1)
-    if field is None:
-        return None
-    for number in range(len(padding) // 2):
-        index = len(call.shape) - 1 - number
-        before = padding[2 * number]
-        field = _along(field, index, call.shape[index], _with_sizes(AxisMap.windowed, 1, 1, before))
-    return field
-
-
-@rule("reflection_pad2d", "replication_pad2d")
-def _mirrored(call: Call) -> Field | None:
-    # The padding holds the picture's own pixels: what lies i before the edge is pixel i, at most 2·i further in. So
-    # much is added on both sides of every field, which makes it a bound.
-    field, padding = call.field(0), call.argument(1)
-    if field is None:
-        return None
-    for number in range(len(padding) // 2):
-        index = len(call.shape) - 1 - number
-        before, reach = padding[2 * number], 2 * max(padding[2 * number : 2 * number + 2])
-        change = _with_sizes(AxisMap.windowed, 2 * reach + 1, 1, before + reach)
-        field = _along(field, index, call.shape[index], change)
-    return replace(field, is_exact=False)
+    return along(field, index, size, lambda old: old.windowed(1, step, -start))
 
 
 @rule("cat")
@@ -306,7 +259,7 @@ def _repeated(call: Call) -> Field | None:
             continue
         if any(factor.axis is not None for factor in field.dimensions[index]):
             field = replace(field.mixed([index]), is_exact=False)
-        field = replace(field, dimensions=_with(field.dimensions, index, plain([call.shape[index]])[0]))
+        field = replace(field, dimensions=replaced(field.dimensions, index, plain([call.shape[index]])[0]))
     return field
 
 
@@ -323,6 +276,16 @@ def _product(call: Call) -> Field | None:
     return _multiplied(call, 0, 1)
 
 
+@rule("mv", "dot", "vdot")
+def _vector_product(call: Call) -> Field | None:
+    """(n, k) or (k) times (k): the last dimension is summed over."""
+    field = call.field(0)
+    if field is None or call.field(1) is not None:
+        return None
+    field = field.mixed([len(field.dimensions) - 1])
+    return replace(field, dimensions=field.dimensions[:-1])
+
+
 @rule("addmm", "baddbmm")
 def _sum_and_product(call: Call) -> Field | None:
     product, added = _multiplied(call, 1, 2), call.field(0)
@@ -337,57 +300,15 @@ def _multiplied(call: Call, left: int, right: int) -> Field | None:
         field = call.field(position)
         if field is not None:
             field = field.mixed([len(field.dimensions) + shared])
-            fields.append(replace(field, dimensions=_with(field.dimensions, shared, ())))
+            fields.append(replace(field, dimensions=replaced(field.dimensions, shared, ())))
     return united(fields, call.shape) if fields else None
 
 
-@rule("upsample_nearest2d", "upsample_bilinear2d")
-def _upsampled(call: Call) -> Field | None:
-    field, former = call.field(0), call.argument(0).shape
-    is_bilinear = isinstance(call.argument(2), bool)
-    if field is None or call.argument(2) is True:
-        return None
-    for index in (2, 3):
-        if call.shape[index] % former[index]:
-            return None
-        factor = call.shape[index] // former[index]
-        field = _along(field, index, call.shape[index], _with_sizes(AxisMap.enlarged, factor, is_bilinear))
-    return field
-
-
-@rule("pixel_shuffle")
-def _shuffled(call: Call) -> Field | None:
-    field, factor = call.field(0), call.argument(1)
-    if field is None:
-        return None
-    return _rescaled(field, call.shape, lambda old: old.enlarged(factor))
-
-
-@rule("pixel_unshuffle")
-def _unshuffled(call: Call) -> Field | None:
-    field, factor = call.field(0), call.argument(1)
-    if field is None:
-        return None
-    return _rescaled(field, call.shape, lambda old: old.windowed(factor, factor, 0))
-
-
-def _rescaled(field: Field, shape: tuple[int, ...], change: Callable[[AxisMap], AxisMap]) -> Field:
-    field = field.mixed([1])
-    field = replace(field, dimensions=_with(field.dimensions, 1, plain([shape[1]])[0]))
-    for index in (2, 3):
-        field = _along(field, index, shape[index], change)
-    return field
-
-
-def _with_sizes(change: Callable[..., AxisMap], *sizes: int) -> Callable[[AxisMap], AxisMap]:
-    return lambda old: change(old, *sizes)
-
-
-def _along(field: Field, index: int, size: int, change: Callable[[AxisMap], AxisMap]) -> Field:
+def along(field: Field, index: int, size: int, change: Callable[[AxisMap], AxisMap]) -> Field:
     """The field with the map of one dimension changed; where the dimension is no plain side, a bound along it."""
     axis = next((factor.axis for factor in field.dimensions[index] if factor.axis is not None), None)
     if axis is None:
-        return replace(field, dimensions=_with(field.dimensions, index, plain([size])[0]))
+        return replace(field, dimensions=replaced(field.dimensions, index, plain([size])[0]))
     if field.is_plain(index):
         try:
             changed = field.with_map(axis, change(field.maps[axis]))
@@ -396,16 +317,11 @@ def _along(field: Field, index: int, size: int, change: Callable[[AxisMap], Axis
         else:
             return changed.resized(index, size)
     loose = replace(field.mixed([index]), is_exact=False)
-    return replace(loose, dimensions=_with(loose.dimensions, index, (Factor(size),) if size > 1 else ()))
+    return replace(loose, dimensions=replaced(loose.dimensions, index, (Factor(size),) if size > 1 else ()))
 
 
-def _with(dimensions: tuple[Dimension, ...], index: int, new: Dimension) -> tuple[Dimension, ...]:
+def replaced(dimensions: tuple[Dimension, ...], index: int, new: Dimension) -> tuple[Dimension, ...]:
+    """The dimensions with another one in a place."""
     listed = list(dimensions)
     listed[index] = new
     return tuple(listed)
-
-
-def _nth(values: Any, number: int) -> int:
-    """The value for one side; torch writes one value where it holds for all."""
-    listed = [values] if isinstance(values, int) else list(values)
-    return int(listed[number] if len(listed) > 1 else listed[0])

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import copy
 import math
-import re
 from collections.abc import Sequence
 from fractions import Fraction
+from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from conviction.core.architecture import UNKNOWN_FIELD, Architecture, LayerRecord, ReceptiveField
 from conviction.core.errors import ConfigError
@@ -16,6 +18,7 @@ from conviction.nets.cost import parameter_formula
 from conviction.nets.dispatch import compiler_left_out
 from conviction.nets.field import AXES, Field
 from conviction.nets.memory import Precision, estimate_memory
+from conviction.nets.misfit import describe_stop, first_line
 from conviction.nets.trace import Step, Trace, is_layer, trace
 
 # Half a pixel from a pixel's edge to its centre.
@@ -40,23 +43,53 @@ def inspect_network(
     memory = None
     with compiler_left_out():
         found = trace(on_meta, input_shape)
+        is_complete = found.fault is None and found.is_followed
         if found.fault is not None:
             notes.append(describe_stop(on_meta, found, input_shape))
-        else:
-            memory = estimate_memory(on_meta, input_shape, batch_size, precision)
-    return Architecture(name, input_shape, tuple(_layers(on_meta, found)), memory, notes=tuple(notes))
+        elif not found.is_followed:
+            notes.append(
+                "How the output depends on the picture could not be followed: fields are UNKNOWN from there on."
+            )
+        if found.fault is None:
+            try:
+                with found.place:
+                    memory = estimate_memory(on_meta, input_shape, batch_size, precision)
+            except Exception as error:  # what predicts one picture may not train on a batch, for any reason
+                notes.append(
+                    f"The memory is not told: a training step of {batch_size} pictures fails with: {first_line(error)}."
+                )
+    layers = tuple(_layers(on_meta, found))
+    return Architecture(name, input_shape, layers, memory, notes=tuple(notes), is_complete=is_complete)
 
 
 def as_meta(network: nn.Module) -> nn.Module:
-    """The network on the meta device: itself where it is there already, else a copy without numbers."""
-    tensors = [*network.parameters(), *network.buffers()]
+    """The network on the meta device: itself where it is there already, else a copy without numbers.
+
+    Raises: ConfigError for a network that was compiled by torch.jit.
+    """
+    # What torch.compile gives holds the network itself.
+    network = getattr(network, "_orig_mod", network)
+    if any(isinstance(module, torch.jit.ScriptModule) for module in network.modules()):
+        raise ConfigError("A network compiled by torch.jit cannot be followed. Give the one that it was made from.")
+    tensors = [*network.parameters(), *network.buffers(), *_plain_attributes(network)]
     if all(tensor.is_meta for tensor in tensors):
         return network
-    shared = {id(tensor): tensor.to("meta") for tensor in tensors}
-    for tensor in network.parameters():
-        shared[id(tensor)] = nn.Parameter(shared[id(tensor)], tensor.requires_grad)
+    shared: dict[int, Any] = {id(tensor): tensor.detach().to("meta") for tensor in tensors if not is_lazy(tensor)}
+    for tensor in (*network.parameters(), *network.buffers()):
+        if is_lazy(tensor):
+            make: Any = type(tensor)
+            shared[id(tensor)] = make(requires_grad=tensor.requires_grad, device="meta", dtype=tensor.dtype)
+        elif isinstance(tensor, nn.Parameter):
+            shared[id(tensor)] = nn.Parameter(shared[id(tensor)], tensor.requires_grad)
     # Given as known copies, the weights themselves are not copied.
     return copy.deepcopy(network, shared)
+
+
+def _plain_attributes(network: nn.Module) -> list[Tensor]:
+    """Tensors that modules keep without calling them parameters or buffers."""
+    values = [value for module in network.modules() for value in vars(module).values()]
+    nested = [part for value in values if isinstance(value, list | tuple) for part in value]
+    return [value for value in (*values, *nested) if isinstance(value, Tensor)]
 
 
 def _layers(network: nn.Module, found: Trace) -> list[LayerRecord]:
@@ -93,7 +126,7 @@ def _parameters_of(path: str, module: nn.Module, counted: set[int], found: Trace
     """The row of a module whose own parameters belong to no layer that was called."""
     every, trainable = _count(module, counted, recurse=False)
     kind, note = type(module).__name__, ""
-    if is_layer(module):
+    if is_layer(module) and not any(id(own) in found.used for own in module.parameters(recurse=False)):
         note = "not reached" if found.fault else "not used when predicting"
     formula = parameter_formula(module, with_parts=False)
     return LayerRecord(path or kind, kind, None, every, trainable, 0, UNKNOWN_FIELD, formula, note=note)
@@ -136,14 +169,16 @@ def _dense_parameters(step: Step) -> int | None:
 def _receptive_field(field: Field | None) -> ReceptiveField:
     if field is None:
         return UNKNOWN_FIELD
-    sizes, strides, starts = [], [], []
+    sizes, strides = [], []
+    starts: list[float | None] = []
     for axis in AXES:
         seen = field.maps[axis]
         first, last = seen.at(0)
         moves = field.holder(axis) is not None
         sizes.append(seen.size)
         strides.append(_number(seen.stride) if moves else None)
-        starts.append((first + last) / 2 + _CENTRE_PX if first <= last else math.nan)
+        # Behind some transposed convolutions the first position sees nothing at all.
+        starts.append((first + last) / 2 + _CENTRE_PX if first <= last else None)
     return ReceptiveField(
         (sizes[0], sizes[1]),
         (strides[0], strides[1]),
@@ -164,85 +199,3 @@ def _unique(names: Sequence[str]) -> list[str]:
         seen[name] = seen.get(name, 0) + 1
         unique.append(name if seen[name] == 1 else f"{name}:{seen[name]}")
     return unique
-
-
-_NEEDS_VALUES = (
-    "cannot be called on meta tensors",
-    "Cannot copy out of meta tensor",
-    "_local_scalar_dense",
-    "data-dependent",
-    "aten::nonzero",
-    "aten::equal",
-    "meta tensors",
-)
-
-
-def describe_stop(network: nn.Module, found: Trace, input_shape: tuple[int, int, int]) -> str:
-    """Why the trace ended where it did, where that is the network's way of computing.
-
-    Raises: ConfigError where the pictures do not fit the network, or it wants something else than pictures.
-    """
-    text = str(found.fault)
-    layer = next((path for path in reversed(found.fault_path) if path), "") or "the network itself"
-    if any(sign in text for sign in _NEEDS_VALUES):
-        return (
-            f"{layer} decides by the values of a picture what to compute, which cannot be known before it has seen "
-            "one: what comes behind it is UNKNOWN."
-        )
-    if isinstance(found.fault, TypeError) and re.search(r"missing \d+ required positional", text):
-        wanted = re.findall(r"'(\w+)'", text)
-        raise ConfigError(
-            f"{layer} needs {len(wanted)} more input{'s' if len(wanted) > 1 else ''} beside the pictures "
-            f"({', '.join(wanted)}): only networks that take one batch of pictures can be inspected."
-        ) from found.fault
-    raise misfit(network, found, input_shape, layer) from found.fault
-
-
-def misfit(network: nn.Module, found: Trace, input_shape: tuple[int, int, int], layer: str) -> ConfigError:
-    """What to say where pictures of this shape do not go through."""
-    shown = "×".join(map(str, input_shape))
-    module = dict(network.named_modules()).get(layer)
-    inputs = found.fault_inputs[0] if found.fault_inputs else ()
-    if isinstance(module, nn.Conv2d) and len(inputs) == 4 and inputs[1] != module.in_channels:
-        return ConfigError(f"{layer} expects {module.in_channels} channels, but gets {inputs[1]} from input {shown}.")
-    if isinstance(module, nn.Linear) and inputs:
-        return _dense_misfit(found, layer, module, inputs, shown)
-    least = least_side(network, input_shape)
-    hint = f"The smallest square input that goes through is {least}×{least}." if least else ""
-    reason = str(found.fault).strip().splitlines()[0].rstrip(".") if str(found.fault).strip() else ""
-    return ConfigError(
-        f"Input {shown} does not go through {layer}: {reason or type(found.fault).__name__}. {hint}".rstrip()
-    )
-
-
-def _dense_misfit(found: Trace, layer: str, module: nn.Linear, inputs: tuple[int, ...], shown: str) -> ConfigError:
-    maps = [(step.path, step.output) for step in found.steps if step.output is not None and len(step.output) == 4]
-    last = f", the {'×'.join(map(str, maps[-1][1][1:]))} map of {maps[-1][0]}" if maps else ""
-    return ConfigError(
-        f"Input {shown} does not go through {layer}: a fully connected layer has a weight for each number that it "
-        f"was planned for, {module.in_features:,}, and now gets {inputs[-1]:,}{last}. All layers before it work on any "
-        "size, as they slide over their input. Plan the network for this size, or turn its fully connected layers "
-        "into convolutions: conviction.nets.surgery.to_dense_map."
-    )
-
-
-_MOST_SIDE_PX = 1024
-
-
-def least_side(network: nn.Module, input_shape: tuple[int, int, int]) -> int | None:
-    """The side of the smallest square input that goes through, at most 1024; None where none does.
-
-    Found by halving: a network that takes some size takes larger ones too, but for those with fully connected layers.
-    """
-    channels = input_shape[0]
-
-    def passes(side: int) -> bool:
-        return trace(network, (channels, side, side)).fault is None
-
-    if not passes(_MOST_SIDE_PX):
-        return next((side for side in (16, 28, 32, 50, 64, 96, 128, 224, 256, 299, 384) if passes(side)), None)
-    low, high = 0, _MOST_SIDE_PX
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (low, middle) if passes(middle) else (middle, high)
-    return high

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import is_dataclass
 from typing import Any, Literal
 
 import torch
@@ -146,15 +147,22 @@ def _peak_of_step(network: nn.Module, images: Tensor, precision: Precision) -> i
         with _autocast(precision):
             output = network(images)
         loss = _sum_of(output)
-        if loss.requires_grad:
+        if loss is not None:
             gradients = torch.autograd.grad(loss, wanted, allow_unused=True)
             del gradients
     return live.peak
 
 
-def _sum_of(output: object) -> Tensor:
-    """Something to differentiate: the sum of all that a network gives, auxiliary heads included."""
+def _sum_of(output: object) -> Tensor | None:
+    """Something to differentiate: the sum of all numbers that a network gives, auxiliary heads included."""
+    sums = [tensor.sum() for tensor in _all_tensors(output) if tensor.requires_grad]
+    return torch.stack(sums).sum() if sums else None
+
+
+def _all_tensors(output: object) -> list[Tensor]:
     if isinstance(output, Tensor):
-        return output.sum()
-    parts = output.values() if isinstance(output, dict) else output
-    return torch.stack([_sum_of(part) for part in parts if part is not None]).sum()  # type: ignore[attr-defined]
+        return [output]
+    if is_dataclass(output) and not isinstance(output, type):
+        output = vars(output)
+    parts = list(output.values()) if isinstance(output, dict) else output if isinstance(output, list | tuple) else []
+    return [tensor for part in parts for tensor in _all_tensors(part)]

@@ -8,7 +8,7 @@ import inspect
 import sys
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
-from conviction.core.errors import ConfigError, UnknownName
+from conviction.core.errors import ConfigError, UnknownName, nearest
 from conviction.nets.dispatch import compiler_left_out
 
 TORCHVISION = "torchvision:"
@@ -60,9 +60,9 @@ def build_from_file(reference: str, num_classes: int | None = None) -> nn.Module
     if num_classes is not None and "num_classes" in _parameters(function):
         settings["num_classes"] = num_classes
     try:
-        network = on_meta(lambda: function(**settings))
-    except Exception as error:  # the user's own code may raise anything
-        raise ConfigError(f"{reference} cannot be called: {type(error).__name__}: {error}.") from error
+        network = on_meta(lambda: function(**settings), with_compiler=True)
+    except (Exception, SystemExit) as error:  # the user's own code may raise anything
+        raise ConfigError(f"{reference} cannot be called: {_described(error)}.") from error
     if not isinstance(network, nn.Module):
         raise ConfigError(f"{reference} must return a torch.nn.Module, but returned {type(network).__name__}.")
     return network
@@ -96,17 +96,26 @@ def _imported(place: str) -> Any:
         return module
     except ConfigError:
         raise
-    except Exception as error:  # the user's own code may raise anything
-        raise ConfigError(f"{place} cannot be imported: {type(error).__name__}: {error}.") from error
+    except ModuleNotFoundError as error:
+        if error.name == place and nearest(place, ["torchvision"]):
+            raise ConfigError(f"No module {place!r}. Did you mean {TORCHVISION}NAME?") from error
+        raise ConfigError(f"{place} cannot be imported: {_described(error)}.") from error
+    except (Exception, SystemExit) as error:  # the user's own code may raise anything
+        raise ConfigError(f"{place} cannot be imported: {_described(error)}.") from error
 
 
-def on_meta(build: Callable[[], Any]) -> Any:
+def _described(error: BaseException) -> str:
+    """The error's kind and what it says, if anything."""
+    return f"{type(error).__name__}: {error}".rstrip(" :.")
+
+
+def on_meta(build: Callable[[], Any], with_compiler: bool = False) -> Any:
     """What `build` makes, with its weights on the meta device, where they take no memory.
 
     A constructor may compute with tensors on its way; then weights alone are made there, and as a last resort all is
-    made as usual.
+    made as usual. `with_compiler` says that `build` may want torch's compiler, which takes two seconds to import.
     """
-    with warnings.catch_warnings(), compiler_left_out():
+    with warnings.catch_warnings(), nullcontext() if with_compiler else compiler_left_out():
         warnings.simplefilter("ignore")
         for place in (torch.device("meta"), _WeightsOnMeta(), None):
             try:

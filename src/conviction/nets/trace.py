@@ -6,18 +6,21 @@ memory. What depends on values cannot be followed there; the trace then ends, an
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, is_dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.parametrize import is_parametrized
 from torch.utils.weak import WeakTensorKeyDictionary
 
+import conviction.nets.window_rules  # noqa: F401 - enters its rules
 from conviction.nets.cost import multiply_accumulates
-from conviction.nets.dispatch import OperationMode, run_on_meta
-from conviction.nets.field import AXES, Field, anything_of, input_field, united
+from conviction.nets.dispatch import OperationMode, WritesPictures, run_on_meta
+from conviction.nets.field import AXES, Field, anything_of, input_field, united, written_into
 from conviction.nets.field_rules import Call, resulting_field
 
 # Operations that only look at a tensor in another way, or make one that no picture has a part in.
@@ -55,6 +58,12 @@ class Trace:
     fault_inputs: tuple[tuple[int, ...], ...] = ()
     # Modules shown as one layer although they have parts.
     whole: frozenset[nn.Module] = frozenset()
+    # The parameters that some operation had in its hands, by identity.
+    used: frozenset[int] = frozenset()
+    # Whether what the network gives could be followed to the picture; True where it gives nothing.
+    is_followed: bool = True
+    # Where the tensors that the network makes itself had to be made.
+    place: AbstractContextManager[object] = dataclasses.field(default_factory=nullcontext)
 
 
 def trace(network: nn.Module, input_shape: tuple[int, int, int]) -> Trace:
@@ -63,34 +72,47 @@ def trace(network: nn.Module, input_shape: tuple[int, int, int]) -> Trace:
     A module that computes with the weights of its parts without calling them, as attention does, is one layer. The
     network's mode is put back afterwards, and its hooks are removed.
     """
-    found, lending = _trace(network, input_shape, frozenset())
+    place: AbstractContextManager[object] = nullcontext()
+    found, lending = _trace(network, input_shape, frozenset(), place)
+    if isinstance(found.fault, WritesPictures):
+        # Then the tensors that it makes itself are made where the picture is.
+        place = torch.device("meta")
+        found, lending = _trace(network, input_shape, frozenset(), place)
     while lending - found.whole:
-        found, lending = _trace(network, input_shape, found.whole | lending)
+        found, lending = _trace(network, input_shape, found.whole | lending, place)
     return found
 
 
 def _trace(
-    network: nn.Module, input_shape: tuple[int, int, int], whole: frozenset[nn.Module]
+    network: nn.Module,
+    input_shape: tuple[int, int, int],
+    whole: frozenset[nn.Module],
+    place: AbstractContextManager[object],
 ) -> tuple[Trace, frozenset[nn.Module]]:
     """The trace, and the modules that turned out to use the weights of parts that they do not call."""
     with _evaluating(network), torch.no_grad():
         kinds = (parameter.dtype for parameter in network.parameters() if parameter.is_floating_point())
         images = torch.empty((1, *input_shape), dtype=next(kinds, torch.float32), device="meta")
         tracer = _Tracer(images, whole)
+        fault: Exception | None = None
+        is_followed = True
         with _attributed(network, tracer):
             try:
-                with tracer:
-                    network(images)
+                with place, tracer:
+                    output = network(images)
+                is_followed = tracer.follows(output)
             except Exception as error:  # a network may raise anything
-                fault = Trace(tracer.steps, error, tuple(tracer.path()), tuple(tracer.fault_inputs), whole)
-                return fault, tracer.lending(network)
-    return Trace(tracer.steps, whole=whole), tracer.lending(network)
+                fault = error
+    path, inputs = (tuple(tracer.path()), tuple(tracer.fault_inputs)) if fault else ((), ())
+    found = Trace(tracer.steps, fault, path, inputs, whole, frozenset(tracer.used), is_followed, place)
+    return found, tracer.lending(network)
 
 
 def is_layer(module: nn.Module, whole: frozenset[nn.Module] = frozenset()) -> bool:
     """Whether a module is shown as one layer, rather than by its parts."""
-    # An empty container computes nothing.
-    return module in whole or (next(module.children(), None) is None and not isinstance(module, nn.Sequential))
+    # An empty container computes nothing; a parametrised layer has its parametrisations as parts.
+    has_parts = next(module.children(), None) is not None and not is_parametrized(module)
+    return module in whole or not (has_parts or isinstance(module, nn.Sequential))
 
 
 @contextmanager
@@ -120,12 +142,19 @@ class _Tracer(OperationMode):  # type: ignore[no-untyped-call]
         self.steps: list[Step] = []
         self._whole = whole
         self._called: set[nn.Module] = set()
-        self._used: set[int] = set()
+        self.used: set[int] = set()
         self.fault_inputs: list[tuple[int, ...]] = []
         self._frames: list[_Frame] = []
         self._fields: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
         self._fields[images] = input_field(images.shape)
+        # Tensors that no picture has a part in, as long as none is written into them.
+        self._constants: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
         self._failed: list[str] | None = None
+
+    def follows(self, output: object) -> bool:
+        """Whether it is known how the network's output depends on the picture."""
+        result = _first_tensor(output)
+        return result is None or self._field_of(result) is not None
 
     def path(self) -> list[str]:
         """The modules that are being called, or were when the trace ended."""
@@ -137,7 +166,7 @@ class _Tracer(OperationMode):  # type: ignore[no-untyped-call]
         lent = [
             path
             for path, module in modules.items()
-            if module not in self._called and any(id(own) in self._used for own in module.parameters(recurse=False))
+            if module not in self._called and any(id(own) in self.used for own in module.parameters(recurse=False))
         ]
         owners = set()
         for path in lent:
@@ -174,17 +203,19 @@ class _Tracer(OperationMode):  # type: ignore[no-untyped-call]
 
     def __torch_dispatch__(self, operation: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        self._used.update(id(value) for value in args if isinstance(value, nn.Parameter))
+        self.used.update(id(value) for value in args if isinstance(value, nn.Parameter))
         output = run_on_meta(operation, args, kwargs)
         name = operation.overloadpacket.__name__
         arguments = _by_position(operation, args, kwargs)
         results = list(output) if isinstance(output, list | tuple) else [output]
         for index, result in enumerate(results):
             if isinstance(result, Tensor):
-                call = Call(arguments, self._field_of, tuple(result.shape), index)
+                call = Call(operation, arguments, self._field_of, tuple(result.shape), index)
                 found = resulting_field(operation, call)
                 if found is not None:
                     self._remember(operation, result, found)
+                else:
+                    self._constants[result] = True
         self._count(name, multiply_accumulates(name, arguments, output), results[0] if results else None)
         return output
 
@@ -199,11 +230,13 @@ class _Tracer(OperationMode):  # type: ignore[no-untyped-call]
     def _spread(self, changed: Tensor, found: Field) -> None:
         """What is written through one view is seen through the others."""
         place = changed.untyped_storage()._cdata
-        for other in list(self._fields):
+        for other in [*self._fields, *self._constants]:
             if other is changed or other.untyped_storage()._cdata != place:
                 continue
-            former = self._fields[other]
-            if (former.dimensions, former.maps) != (found.dimensions, found.maps):
+            former = self._field_of(other)
+            if former is None:
+                self._fields[other] = written_into(found, tuple(other.shape))
+            elif (former.dimensions, former.maps) != (found.dimensions, found.maps):
                 self._fields[other] = _overwritten(former, found, tuple(other.shape))
 
     def _count(self, name: str, macs: int, result: object) -> None:
@@ -241,6 +274,8 @@ def _by_position(operation: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) 
 def _first_tensor(output: object) -> Tensor | None:
     if isinstance(output, Tensor):
         return output
+    if is_dataclass(output) and not isinstance(output, type):
+        output = vars(output)
     if isinstance(output, dict):
         output = list(output.values())
     if isinstance(output, list | tuple):

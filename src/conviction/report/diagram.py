@@ -17,7 +17,6 @@ from conviction.report.figure import BLUE, GREEN, GREY, ORANGE, new_figure, save
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-FORMATS = (".png", ".svg")
 _MOST_BOXES = 26
 # Obliquely drawn: a step into the page goes so far right and up.
 _INTO = (0.32, 0.24)
@@ -56,8 +55,6 @@ def draw_diagram(found: Architecture, path: Path) -> None:
 
     Raises: ConfigError for another ending, StorageError.
     """
-    if path.suffix.lower() not in FORMATS:
-        raise ConfigError(f"A diagram is written as {' or '.join(FORMATS)}, but got {path.name!r}.")
     boxes = _boxes(found)
     widths = [box.depth * (1 + _INTO[0]) + box.side * 0.35 for box in boxes]
     total = sum(widths) + _GAP * len(boxes)
@@ -192,7 +189,7 @@ def draw_fields(found: Architecture, picture: np.ndarray, path: Path) -> None:
         corner, size = [], []
         for side in (0, 1):
             stride = seen.stride_px[side] or 0
-            middle = seen.start_px[side] + (layer.output[1 + side] // 2) * stride
+            middle = (seen.start_px[side] or 0.0) + (layer.output[1 + side] // 2) * stride
             corner.append(middle - seen.size_px[side] / 2)
             size.append(seen.size_px[side])
         label = f"{layer.name}: {size[0]}×{size[1]}, stride {seen.stride_px[0]:g}"
@@ -219,7 +216,8 @@ def _growing(found: Architecture, most: int = 8) -> list[LayerRecord]:
     layers: list[LayerRecord] = []
     for layer in found.layers:
         seen = layer.receptive_field
-        moves = seen.stride_px is not None and None not in seen.stride_px
+        # Where the first position sees nothing, nothing tells where the middle one looks.
+        moves = seen.stride_px is not None and None not in (*seen.stride_px, *(seen.start_px or (None,)))
         former = layers[-1].receptive_field.size_px if layers else None
         if moves and layer.output and len(layer.output) == 3 and seen.size_px != former:
             layers.append(layer)

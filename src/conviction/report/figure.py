@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from conviction.core.errors import ConfigError
 from conviction.core.files import write_atomically
 from conviction.core.records import EpochRecord, Score
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#777777"
+FORMATS = ("png", "svg")
 _DPI = 120
 _MOST_FILTERS = 256
 _MID_GREY = 0.5
@@ -148,8 +150,13 @@ def _epochs_below(axes: Axes, history: Sequence[EpochRecord]) -> None:
 
 
 def save_figure(figure: Figure, title: str, path: Path) -> None:
-    """Write a figure with its title, as SVG where the name says so, else as PNG, atomically. Raises: StorageError."""
+    """Write a figure with its title, as SVG or PNG by the file's name, atomically.
+
+    Raises: ConfigError for another ending, StorageError.
+    """
+    kind = path.suffix.lower().removeprefix(".")
+    if kind not in FORMATS:
+        raise ConfigError(f"A picture is written as .png or .svg, but got {path.name!r}.")
     # A run's name may hold a dollar sign, which would begin a formula.
     figure.suptitle(title, fontsize=10, parse_math=False)
-    kind = "svg" if path.suffix.lower() == ".svg" else "png"
     write_atomically(path, lambda temporary: figure.savefig(temporary, dpi=_DPI, format=kind))

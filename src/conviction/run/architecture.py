@@ -73,10 +73,9 @@ def inspect(
     >>> inspect("alexnet-cifar10").parameters
     1191170
     """
+    _refuse_senseless(input_shape, num_classes, batch_size)
     named = find_network(name, input_shape, num_classes, overrides or {})
     size = batch_size or named.batch_size
-    if size < 1:
-        raise ConfigError(f"`batch_size >= 1` must hold, but got {batch_size}.")
     chosen = precision or named.precision
     found = inspect_network(named.network, input_shape or named.planned_for, named.name, size, chosen)
     memory = found.memory and _with_optimizer(found.memory, named.optimizer)
@@ -96,10 +95,27 @@ def formulas(
     """
     from conviction.nets.symbolic import symbolic_counts
 
+    _refuse_senseless(input_shape, num_classes, None)
     named = find_network(name, input_shape, num_classes, overrides or {})
     if not isinstance(named.config, BlocksConfig) or named.num_classes is None:
         raise ConfigError(f"Formulas are written for recipes and presets, but got {named.name!r}.")
     return symbolic_counts(named.config, input_shape or named.planned_for, named.num_classes)
+
+
+def _refuse_senseless(input_shape: object, num_classes: object, batch_size: object) -> None:
+    """Raises: ConfigError."""
+    if input_shape is not None and not (
+        isinstance(input_shape, tuple | list) and len(input_shape) == 3 and all(_is_count(side) for side in input_shape)
+    ):
+        raise ConfigError(f"`input_shape` must be (channels, height, width), all 1 or more, but got {input_shape!r}.")
+    if num_classes is not None and not _is_count(num_classes, 2):
+        raise ConfigError(f"`num_classes >= 2` must hold, but got {num_classes!r}.")
+    if batch_size is not None and not _is_count(batch_size):
+        raise ConfigError(f"`batch_size >= 1` must hold, but got {batch_size!r}.")
+
+
+def _is_count(value: object, least: int = 1) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least
 
 
 def _with_optimizer(memory: MemoryEstimate, optimizer: OptimizerConfig | None) -> MemoryEstimate:
@@ -120,6 +136,21 @@ def find_network(
 
     Raises: UnknownName with the nearest of all names; ConfigError where it needs to be told its pictures.
     """
+    found = _without_recipe(name, input_shape, num_classes)
+    if found is None:
+        return _of_recipe(name, input_shape, num_classes, overrides)  # type: ignore[arg-type]
+    if overrides:
+        raise ConfigError(
+            f"--set changes a recipe, and {found.name!r} is a network without one: got {', '.join(overrides)}. Inspect "
+            "a recipe, for example: conviction inspect digits --set network=convnet --set data.image_size_px=32"
+        )
+    return found
+
+
+def _without_recipe(
+    name: str | Path | Recipe | nn.Module, input_shape: Shape | None, num_classes: int | None
+) -> NamedNetwork | None:
+    """A network that is named itself; None where the name is a recipe's, or nobody's."""
     if isinstance(name, nn.Module):
         if input_shape is None:
             raise ConfigError("A network of your own does not say what pictures it takes: give `input_shape`.")
@@ -135,7 +166,11 @@ def find_network(
         shape, classes = preset.input_shape, num_classes or preset.num_classes
         network = _built(preset.config, shape, classes)
         return NamedNetwork(name, network, shape, config=preset.config, num_classes=classes)
-    return _of_recipe(name, input_shape, num_classes, overrides)
+    if isinstance(name, str) and name.endswith(".py"):
+        raise ConfigError(
+            f"{name} is a Python file: name its function that returns the network, {name}:FUNCTION."
+        )
+    return None
 
 
 def _of_recipe(
@@ -146,7 +181,7 @@ def _of_recipe(
     except UnknownName as error:
         if error.what != "recipe":
             raise
-        every = [*error.known, *PRESETS, f"{TORCHVISION}resnet50", "module.py:function"]
+        every = {*error.known, *PRESETS, f"{TORCHVISION}resnet50", "module.py:function"}
         raise UnknownName("network", str(name), every) from error
     shape, classes, num_training = _pictures_of(recipe)
     if shape is None and input_shape is None:

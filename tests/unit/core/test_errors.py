@@ -58,3 +58,14 @@ def test_a_refused_write_says_what_is_wrong_and_where(number: int, rule: str) ->
 def test_a_fault_that_is_not_of_storage_stays_as_it_is() -> None:
     with pytest.raises(BrokenPipeError), errors.storage_faults(Path("some/place")):
         raise BrokenPipeError(errno.EPIPE, "what the system says")
+
+
+def test_of_equally_alike_names_the_one_with_the_same_beginning_is_meant() -> None:
+    assert nearest("resnet51", ["resnet18", "resnet50", "resnet101"]) == "resnet50"
+
+
+def test_of_very_many_names_those_most_alike_are_listed() -> None:
+    message = did_you_mean("net7", [f"net{number}" for number in range(50)] + ["other"])
+    assert message.startswith("Did you mean 'net7'? Known, of 51: ")
+    assert "other" not in message
+    assert message.endswith(", …")

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -177,3 +179,43 @@ def test_field_steps_agree_with_the_traced_fields(chain: list[tuple[int, int, in
     assert found.size_px == (step.size_px,) * 2
     assert found.stride_px == (step.stride_px,) * 2
     assert found.start_px == (step.start_px,) * 2
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: conv_output(32, 3, 0),
+        lambda: conv_output(32, 3, -1),
+        lambda: conv_output(32, 0),
+        lambda: conv_output(-5, 3, 1, 10),
+        lambda: conv_output(32, 3, 1, -1),
+        lambda: pool_output(5, 2, 0),
+        lambda: pool_output(8, 2, 2, 2),
+        lambda: transposed_output(0, 3, 2),
+        lambda: transposed_output(4, 3, 2, output_padding_px=2),
+        lambda: same_padding(0),
+        lambda: conv_parameters(3, 3, 4, groups=0),
+        lambda: conv_parameters(-3, 3, 4),
+        lambda: conv_macs(3, 3, 8, (4, 4), groups=2),
+        lambda: conv_macs(3, 4, 8, (0, 4)),
+        lambda: dense_parameters(0, 4),
+        lambda: FieldStep().behind(0),
+    ],
+)
+def test_numbers_that_make_no_sense_are_refused(call: Callable[[], object]) -> None:
+    with pytest.raises(ConfigError):
+        call()
+
+
+@settings(deadline=None, max_examples=200)
+@given(st.integers(1, 24), st.integers(1, 5), st.integers(1, 4), st.integers(1, 3), st.booleans())
+def test_dilated_poolings_agree_with_torch(
+    size_px: int, kernel_px: int, stride_px: int, dilation_px: int, ceil_mode: bool
+) -> None:
+    layer = nn.MaxPool2d(kernel_px, stride_px, kernel_px // 2, dilation_px, ceil_mode=ceil_mode)
+    expected = side_by_torch(layer, size_px)
+    if expected is None:
+        with pytest.raises(ConfigError):
+            pool_output(size_px, kernel_px, stride_px, kernel_px // 2, ceil_mode, dilation_px)
+    else:
+        assert pool_output(size_px, kernel_px, stride_px, kernel_px // 2, ceil_mode, dilation_px) == expected

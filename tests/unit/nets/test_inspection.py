@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import math
 import re
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -322,6 +324,25 @@ def test_a_larger_picture_stops_at_the_first_fully_connected_layer() -> None:
     assert "planned for, 1,024, and now gets 4,096, the 64×8×8 map of blocks.block3.pooling" in caught.value.message
 
 
+def test_every_fully_connected_layer_that_fails_is_named() -> None:
+    class TwoHeads(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.maps = nn.Conv2d(3, 2, 3)
+            self.first, self.behind, self.other = nn.Linear(2 * 36, 5), nn.Linear(5, 4), nn.Linear(3 * 64, 4)
+
+        def forward(self, images: Tensor) -> Tensor:
+            found: Tensor = self.behind(self.first(self.maps(images).flatten(1))) + self.other(images.flatten(1))
+            return found
+
+    with pytest.raises(ConfigError) as caught:
+        inspect_network(TwoHeads(), (3, 10, 10))
+    assert "go through first" in caught.value.message
+    assert "planned for, 72, and now gets 128, the 2×8×8 map of maps" in caught.value.message
+    assert "So it is with other (planned for 192, gets 300)." in caught.value.message
+    assert "behind" not in caught.value.message
+
+
 def test_a_second_input_is_asked_for_by_name() -> None:
     class Two(nn.Module):
         def forward(self, images: Tensor, mask: Tensor) -> Tensor:
@@ -352,6 +373,158 @@ def test_what_depends_on_values_ends_the_trace_and_says_so() -> None:
     assert found.as_json()["is_complete"] is False
 
 
+class Forward(nn.Module):
+    """A convolution, and what is made of its map."""
+
+    def __init__(self, forward: Callable[[Any, Tensor], object]) -> None:
+        super().__init__()
+        self.maps, self.numbers = nn.Conv2d(3, 4, 3), nn.Linear(4 * 36, 2)
+        self.direction = nn.Parameter(torch.rand(4 * 36))
+        self._forward = forward
+
+    def forward(self, images: Tensor) -> object:
+        return self._forward(self, images)
+
+
+@pytest.mark.parametrize(
+    "forward",
+    [
+        lambda n, x: n.maps(x[x > 0].reshape(1, 3, 8, 8)),
+        lambda n, x: n.maps(x) * len((x > 0).nonzero()),
+        lambda n, x: n.numbers(n.maps(x).flatten(1)) + len(torch.unique(x)),
+        lambda n, x: n.maps(x) * float(x.detach().numpy().mean()),
+        lambda n, x: n.maps(x) * x.mean().item(),
+        lambda n, x: n.maps(x) if x.mean() > 0 else x,
+    ],
+    ids=["mask", "nonzero", "unique", "numpy", "item", "if"],
+)
+def test_every_way_to_depend_on_values_gives_a_partial_answer(forward: Callable[[Any, Tensor], Tensor]) -> None:
+    found = inspect_network(Forward(forward), (3, 8, 8))
+    assert not found.is_complete
+    assert "decides by the values of a picture" in found.notes[0]
+    assert found.parameters == 4 * 28 + 145 * 2 + 144
+
+
+@dataclasses.dataclass
+class Output:
+    logits: Tensor
+
+
+@pytest.mark.parametrize(
+    ("forward", "note"),
+    [
+        (lambda n, x: {"logits": n.maps(x), "name": "mine"}, None),
+        (lambda n, x: (n.maps(x), 3), None),
+        (lambda n, x: Output(n.maps(x)), None),
+        (lambda n, x: n.maps(x).argmax(1), None),
+        (lambda n, x: [n.maps(x), None][1], None),
+        (lambda n, x: n.maps(x).relu_().add_(1).mul_(2), "modified by an inplace operation"),
+        (lambda n, x: n.maps(x).reshape(4, 6, 6), "shape '.4, 6, 6.' is invalid"),
+        (lambda n, x: n.maps(x) * (n.maps(x).mean().item() if n.training else 1), "item"),
+    ],
+    ids=["dict", "tuple", "dataclass", "classes", "none", "in place", "one picture", "decides in training"],
+)
+def test_memory_that_cannot_be_told_is_left_out_with_a_note(
+    forward: Callable[[Any, Tensor], object], note: str | None
+) -> None:
+    found = inspect_network(Forward(forward), (3, 8, 8))
+    assert found.is_complete
+    assert found.layers[1].receptive_field.status == "EXACT"
+    if note is None:
+        assert found.notes == ()
+        assert found.memory is not None
+    else:
+        assert found.memory is None
+        assert re.search(f"memory is not told: a training step of 128 pictures fails with: .*{note}", found.notes[0])
+
+
+def test_constants_with_numbers_come_along() -> None:
+    """Tensors that a network keeps or makes on the processor, where its pictures are on the meta device."""
+
+    class Kept(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.mean = torch.tensor([0.5, 0.4, 0.3]).reshape(3, 1, 1)
+            self.several = [torch.ones(3, 8, 8)]
+            self.maps = nn.Conv2d(3, 4, 3)
+
+        def forward(self, images: Tensor) -> Tensor:
+            ramp = torch.linspace(0, 1, 8).expand(8, 8)
+            found: Tensor = self.maps((images - self.mean) * self.several[0] + ramp)
+            return found
+
+    network = Kept()
+    found = inspect_network(network, (3, 8, 8))
+    assert found.layers[-1].receptive_field.size_px == (3, 3)
+    assert found.memory is not None
+    assert not network.mean.is_meta
+
+
+def test_formulas_stand_for_all_of_a_layers_weights() -> None:
+    class Scaled(nn.Conv2d):
+        def __init__(self) -> None:
+            super().__init__(3, 4, 3)
+            self.scale = nn.Parameter(torch.ones(()))
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        old = nn.utils.weight_norm(nn.Conv2d(3, 4, 3))
+    layers = [Scaled(), old, nn.utils.parametrizations.weight_norm(nn.Conv2d(3, 4, 3))]
+    for layer, count in zip(layers, (113, 116, 116), strict=True):
+        (record,) = inspect_network(nn.Sequential(layer), (3, 8, 8)).layers
+        assert record.parameters == count
+        assert record.macs == 4 * 27 * 36
+        assert sum(eval(part.replace("·", "*")) for part in record.formula.split(" + ")) == count
+
+
+def test_products_with_vectors_count() -> None:
+    assert (
+        inspect_network(Forward(lambda n, x: n.maps(x).flatten(1) @ n.direction), (3, 8, 8)).macs == 4 * 27 * 36 + 144
+    )
+    assert inspect_network(Forward(lambda n, x: n.maps(x).flatten().dot(n.direction)), (3, 8, 8)).macs == 3888 + 144
+
+    class Bilinear(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.pair = nn.Bilinear(3, 4, 10)
+
+        def forward(self, images: Tensor) -> Tensor:
+            found: Tensor = self.pair(images.mean((2, 3)), images[:, 0, 0, :4])
+            return found
+
+    assert inspect_network(Bilinear(), (3, 8, 8)).macs == 3 * 4 * 10
+
+
+def test_weights_used_by_hand_are_used() -> None:
+    found = inspect_network(Forward(lambda n, x: n.maps(x).flatten(1) * n.numbers.weight.sum()), (3, 8, 8))
+    assert {layer.name: layer.note for layer in found.layers}["numbers"] == ""
+
+
+def test_compiled_and_unfinished_networks() -> None:
+    compiled = torch.compile(nn.Sequential(nn.Conv2d(3, 4, 3)))
+    assert inspect_network(compiled, (3, 8, 8)).parameters == 112
+    assert inspect_network(nn.Sequential(nn.LazyConv2d(4, 3), nn.LazyBatchNorm2d()), (3, 8, 8)).parameters == 112 + 8
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        scripted = torch.jit.trace(nn.Conv2d(3, 4, 3), torch.rand(1, 3, 8, 8))
+    with pytest.raises(ConfigError, match=r"compiled by torch\.jit"):
+        inspect_network(scripted, (3, 8, 8))
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"input_shape": (3, -1, 32)},
+        {"num_classes": 0},
+        {"num_classes": -3},
+        {"batch_size": 0},
+    ],
+)
+def test_senseless_arguments_are_refused(arguments: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match=f"`{next(iter(arguments))}.*got {re.escape(repr(*arguments.values()))}"):
+        inspect("convnet", **arguments)
+
+
 MY_NETWORK = """
 from torch import nn
 
@@ -379,6 +552,13 @@ def test_networks_from_a_file(tmp_path: Path) -> None:
             build_from_file(f"{file}:{name}")
     with pytest.raises(UnknownName, match="Did you mean 'build'"):
         build_from_file(f"{file}:biuld")
+    (tmp_path / "leaving.py").write_text("def build():\n    raise SystemExit(3)\n\ndef empty():\n    assert False\n")
+    with pytest.raises(ConfigError, match=r"build cannot be called: SystemExit: 3\.$"):
+        build_from_file(f"{tmp_path}/leaving.py:build")
+    with pytest.raises(ConfigError, match=r"empty cannot be called: AssertionError\.$"):
+        build_from_file(f"{tmp_path}/leaving.py:empty")
+    with pytest.raises(ConfigError, match=r"No module 'torchvison'\. Did you mean torchvision:NAME"):
+        build_from_file("torchvison:resnet50")
     with pytest.raises(ConfigError, match="No file"):
         build_from_file(f"{tmp_path}/other.py:build")
     (tmp_path / "typo.py").write_text("def build(:\n")

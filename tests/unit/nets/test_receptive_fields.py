@@ -10,6 +10,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
+from torch.nn.utils import parametrizations
 
 from conviction.core.architecture import ReceptiveField
 from conviction.nets import PRESETS, build_network
@@ -93,6 +94,40 @@ class WrittenInPlace(nn.Module):
         return self.after(maps)
 
 
+class Written(nn.Module):
+    """A network whose forward pass is given, with layers to choose from."""
+
+    def __init__(self, forward: Callable[[Any, Tensor], object]) -> None:
+        super().__init__()
+        self.point, self.narrow, self.wide = conv(1), conv(3, padding=1), conv(5, padding=2)
+        self.join, self.pair = nn.Conv2d(6, 4, 1), nn.Conv2d(3, 6, 3, padding=1)
+        # A layer at the end, whose output the gradients are taken of.
+        self.end = nn.Identity()
+        self._forward = forward
+
+    def forward(self, images: Tensor) -> Any:
+        return self.end(self._forward(self, images))
+
+
+def canvas(network: Any, images: Tensor) -> Tensor:
+    """Two maps written into a tensor that was made empty."""
+    drawn = torch.zeros(len(images), 6, *images.shape[2:], dtype=images.dtype)
+    drawn[:, :3] = network.wide(images)
+    drawn[:, 3:] = network.narrow(images)
+    return network.join(drawn)
+
+
+def drawn_over(network: Any, images: Tensor) -> Tensor:
+    drawn = images.new_zeros(images.shape)
+    drawn[:, :2] = network.wide(images)[:, :2]
+    return drawn + network.point(images)
+
+
+def with_coordinates(network: Any, images: Tensor) -> Tensor:
+    rows = torch.linspace(-1, 1, images.shape[2], dtype=images.dtype)[None, None, :, None].expand(1, 3, -1, 32)
+    return network.join(torch.cat([network.narrow(images), rows], dim=1))
+
+
 def u_net() -> nn.Module:
     class UNet(nn.Module):
         def __init__(self) -> None:
@@ -108,7 +143,8 @@ def u_net() -> nn.Module:
 
 
 def field_of(network: nn.Module, shape: tuple[int, int, int] = (3, 32, 32), layer: int = -1) -> ReceptiveField:
-    return inspect_network(network, shape).layers[layer].receptive_field
+    reached = [found for found in inspect_network(network, shape).layers if found.output is not None]
+    return reached[layer].receptive_field
 
 
 def conv(*sizes: int, **options: Any) -> nn.Conv2d:
@@ -142,6 +178,23 @@ BY_HAND: dict[str, tuple[Callable[[], nn.Module], float, float | None, float]] =
     "local response": (lambda: nn.Sequential(conv(3, padding=1), nn.LocalResponseNorm(3)), 3, 1, 0.5),
     # It divides by the deviation over the whole map, so that each position depends on all of it.
     "group normalisation": (lambda: nn.Sequential(conv(3, padding=1), nn.GroupNorm(1, 3)), 34, None, 16),
+    "zeros for the new channels": (
+        lambda: Written(lambda n, x: n.join(torch.cat([n.narrow(x), torch.zeros_like(x)], dim=1))),
+        *(3, 1, 0.5),
+    ),
+    "a mask of ones": (lambda: Written(lambda n, x: n.narrow(x) * torch.ones_like(x)), 3, 1, 0.5),
+    "written on a canvas": (lambda: Written(canvas), 5, 1, 0.5),
+    "drawn over": (lambda: Written(drawn_over), 5, 1, 0.5),
+    "coordinates beside the channels": (lambda: Written(with_coordinates), 3, 1, 0.5),
+    "gated": (lambda: Written(lambda n, x: nn.functional.glu(n.pair(x), dim=1)), 3, 1, 0.5),
+    "the two largest channels": (lambda: Written(lambda n, x: n.narrow(x).topk(2, dim=1)[0]), 3, 1, 0.5),
+    "channels sorted": (lambda: Written(lambda n, x: n.narrow(x).sort(dim=1)[0]), 3, 1, 0.5),
+    "repeated": (lambda: Written(lambda n, x: n.join(n.narrow(x).repeat(1, 2, 1, 1))), 3, 1, 0.5),
+    "a mean in another precision": (
+        lambda: Written(lambda n, x: n.narrow(x) * n.narrow(x).mean(dtype=x.dtype)),
+        *(34, None, 16),
+    ),
+    "weights apart from direction": (lambda: parametrizations.weight_norm(conv(3, padding=1)), 3, 1, 0.5),
     # Output o sees 2⌊o / 2⌋ ± 3 through the lower branch; a 3×3 behind it adds one such step on one side.
     "U-net": (u_net, 9, 1, 0.5),
 }
@@ -220,6 +273,29 @@ def test_attention_and_rolling_give_a_bound() -> None:
 
     found = inspect_network(Transformer(), (3, 16, 16)).layers[-1].receptive_field
     assert (found.status, found.size_px) == ("UPPER BOUND", (16, 16))
+
+
+@pytest.mark.parametrize(
+    "forward",
+    [
+        lambda n, x: n.narrow(x).cumsum(2),
+        lambda n, x: torch.cat([n.narrow(x), n.wide(x)], dim=3),
+        lambda n, x: n.narrow(x).repeat(1, 1, 2, 1),
+        lambda n, x: nn.functional.interpolate(n.narrow(x), size=(50, 50)),
+        lambda n, x: nn.functional.interpolate(n.narrow(x), scale_factor=2, mode="bicubic"),
+    ],
+    ids=["sums so far", "side by side", "tiled", "to 50 by nearest", "bicubic"],
+)
+def test_other_operations_give_a_bound_that_holds(forward: Callable[[Any, Tensor], Tensor]) -> None:
+    network = Written(forward)
+    assert field_of(network).status == "UPPER BOUND"
+    assert check_fields(network, (3, 32, 32)).disagreements == ()
+
+
+def test_where_the_first_position_sees_nothing_there_is_no_centre() -> None:
+    found = field_of(nn.ConvTranspose2d(3, 4, 1, stride=3, padding=1), (3, 8, 8))
+    assert found.start_px == (None, None)
+    assert found.as_json() == {"size": 1, "stride": pytest.approx(1 / 3), "start": None, "status": "EXACT"}
 
 
 blocks = st.fixed_dictionaries(
