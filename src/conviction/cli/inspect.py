@@ -173,7 +173,7 @@ def _save_pictures(found: Architecture, diagram: str | None, fields: str | None,
         draw_diagram(found, Path(diagram))
         saved["diagram"] = diagram
     if fields:
-        from conviction.report.diagram import draw_fields
+        from conviction.report.fields_figure import draw_fields
         from conviction.run.architecture import example_picture
 
         draw_fields(found, example_picture(found.input, picture), Path(fields))

@@ -37,6 +37,8 @@ class ReceptiveField:
         }
 
 
+# What stands for the picture among a layer's inputs.
+PICTURE_NAME = "input"
 UNKNOWN_FIELD = ReceptiveField(None, None, None, "UNKNOWN")
 
 
@@ -51,7 +53,8 @@ class LayerRecord:
     """One layer, in the order of computation. Sizes and counts are for a single picture.
 
     `formula` says how the parameters are counted, in letters and in numbers; `dense_parameters` are those of a fully
-    connected layer between the same input and output, None where that means nothing.
+    connected layer between the same input and output, None where that means nothing; `inputs` are the layers whose
+    results it computes with, by name, `input` for the picture itself.
     """
 
     name: str
@@ -65,6 +68,7 @@ class LayerRecord:
     activation_bytes: int = 0
     dense_parameters: int | None = None
     note: str = ""
+    inputs: tuple[str, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
         """The fixed fields, and some more."""
@@ -80,6 +84,7 @@ class LayerRecord:
             "activation_bytes": self.activation_bytes,
             "dense_parameters": self.dense_parameters,
             "note": self.note,
+            "inputs": list(self.inputs),
         }
 
 

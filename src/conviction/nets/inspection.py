@@ -12,14 +12,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from conviction.core.architecture import UNKNOWN_FIELD, Architecture, LayerRecord, ReceptiveField
+from conviction.core.architecture import PICTURE_NAME, UNKNOWN_FIELD, Architecture, LayerRecord, ReceptiveField
 from conviction.core.errors import ConfigError
 from conviction.nets.cost import parameter_formula
 from conviction.nets.dispatch import compiler_left_out
 from conviction.nets.field import AXES, Field
 from conviction.nets.memory import Precision, estimate_memory
 from conviction.nets.misfit import describe_stop, first_line
-from conviction.nets.trace import Step, Trace, is_layer, trace
+from conviction.nets.trace import PICTURE, Step, Trace, is_layer, trace
 
 # Half a pixel from a pixel's edge to its centre.
 _CENTRE_PX = 0.5
@@ -108,7 +108,8 @@ def _layers(network: nn.Module, found: Trace) -> list[LayerRecord]:
         if step.module is not None:
             while apart and order[apart[0][0]] < order[step.path]:
                 records.append(_parameters_of(*apart.pop(0), counted, found))
-        records.append(_record(step, name, counted))
+        inputs = tuple(PICTURE_NAME if number == PICTURE else names[number] for number in sorted(step.sources))
+        records.append(_record(step, name, inputs, counted))
     records += [_parameters_of(path, module, counted, found) for path, module in apart]
     return records
 
@@ -132,7 +133,7 @@ def _parameters_of(path: str, module: nn.Module, counted: set[int], found: Trace
     return LayerRecord(path or kind, kind, None, every, trainable, 0, UNKNOWN_FIELD, formula, note=note)
 
 
-def _record(step: Step, name: str, counted: set[int]) -> LayerRecord:
+def _record(step: Step, name: str, inputs: tuple[str, ...], counted: set[int]) -> LayerRecord:
     module, note = step.module, ""
     every, trainable = _count(module, counted) if module is not None else (0, 0)
     if module is not None and not every and any(True for _ in module.parameters()):
@@ -149,6 +150,7 @@ def _record(step: Step, name: str, counted: set[int]) -> LayerRecord:
         activation_bytes=step.output_bytes,
         dense_parameters=_dense_parameters(step),
         note=note,
+        inputs=inputs,
     )
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import is_dataclass
 from typing import Any, Literal
 
 import torch
@@ -15,6 +14,7 @@ from torch.overrides import TorchFunctionMode
 
 from conviction.core.architecture import MemoryEstimate
 from conviction.nets.dispatch import OperationMode, run_on_meta
+from conviction.nets.trace import all_tensors, dtype_of
 
 # What torch's autocast computes in bfloat16 on processors and GPUs alike.
 _IN_BFLOAT16 = frozenset(
@@ -41,8 +41,7 @@ def estimate_memory(
     torch's autocast does it. `optimizer_factor` says how many numbers the optimiser remembers for each that it trains:
     1 for SGD with momentum, 2 for Adam. `network` is on the meta device; its mode is put back afterwards.
     """
-    kinds = (parameter.dtype for parameter in network.parameters() if parameter.is_floating_point())
-    images = torch.empty((batch_size, *input_shape), dtype=next(kinds, torch.float32), device="meta")
+    images = torch.empty((batch_size, *input_shape), dtype=dtype_of(network), device="meta")
     former = [(module, module.training) for module in network.modules()]
     try:
         network.eval()
@@ -155,14 +154,5 @@ def _peak_of_step(network: nn.Module, images: Tensor, precision: Precision) -> i
 
 def _sum_of(output: object) -> Tensor | None:
     """Something to differentiate: the sum of all numbers that a network gives, auxiliary heads included."""
-    sums = [tensor.sum() for tensor in _all_tensors(output) if tensor.requires_grad]
+    sums = [tensor.sum() for tensor in all_tensors(output) if tensor.requires_grad]
     return torch.stack(sums).sum() if sums else None
-
-
-def _all_tensors(output: object) -> list[Tensor]:
-    if isinstance(output, Tensor):
-        return [output]
-    if is_dataclass(output) and not isinstance(output, type):
-        output = vars(output)
-    parts = list(output.values()) if isinstance(output, dict) else output if isinstance(output, list | tuple) else []
-    return [tensor for part in parts for tensor in _all_tensors(part)]

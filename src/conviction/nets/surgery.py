@@ -21,6 +21,7 @@ from conviction.core.errors import ConfigError
 from conviction.nets.block import BlockNetwork
 from conviction.nets.inspection import as_meta
 from conviction.nets.sliding import make_sliding
+from conviction.nets.trace import dtype_of
 
 # Of the largest logit, in float32; what two ways of adding the same products up may differ by.
 _TOLERANCE = 1e-5
@@ -58,7 +59,7 @@ def map_stride(sliding: nn.Module, input_shape: tuple[int, int, int]) -> tuple[i
         size = [sides[0], sides[1]]
         size[axis] += more
         with torch.no_grad():
-            maps = on_meta(torch.empty((1, channels, *size), device="meta", dtype=_weight(on_meta).dtype))
+            maps = on_meta(torch.empty((1, channels, *size), device="meta", dtype=dtype_of(on_meta)))
         return bool(maps.shape[2 + axis] > 1)
 
     # A network whose map grows has grown when the picture has twice the size, see `_confirm`.
@@ -109,7 +110,7 @@ def _planned_shapes(sliding: fx.GraphModule, input_shape: tuple[int, int, int]) 
     shapes = _Shapes(as_meta(sliding))  # type: ignore[arg-type]
     try:
         with torch.no_grad():
-            shapes.run(torch.empty((2, *input_shape), device="meta", dtype=_weight(sliding).dtype))
+            shapes.run(torch.empty((2, *input_shape), device="meta", dtype=dtype_of(sliding)))
     except Exception as error:  # the user's own code may raise anything
         shown = "×".join(map(str, input_shape))
         reason = str(error).splitlines()[0].rstrip(".")
@@ -117,17 +118,12 @@ def _planned_shapes(sliding: fx.GraphModule, input_shape: tuple[int, int, int]) 
     return shapes.of
 
 
-def _weight(network: nn.Module) -> Tensor:
-    """A weight, which tells where and in which precision the network computes."""
-    return next((p for p in network.parameters() if p.is_floating_point()), torch.empty(0))
-
-
 def _confirm(network: nn.Module, sliding: nn.Module, input_shape: tuple[int, int, int]) -> None:
     """Raises: ConfigError where the two differ on the planned pictures, or the new one takes no larger ones."""
-    weight = _weight(network)
+    weight = next(network.parameters(), torch.empty(0))
     if not weight.is_meta:
         generator = torch.Generator().manual_seed(0)
-        images = torch.rand((2, *input_shape), generator=generator).to(weight)
+        images = torch.rand((2, *input_shape), generator=generator).to(weight.device, dtype_of(network))
         former = [(module, module.training) for module in network.modules()]
         try:
             with torch.inference_mode():
@@ -143,7 +139,7 @@ def _confirm(network: nn.Module, sliding: nn.Module, input_shape: tuple[int, int
     channels, height, width = input_shape
     try:
         with torch.no_grad():
-            pictures = torch.empty((1, channels, 2 * height, 2 * width), device="meta", dtype=weight.dtype)
+            pictures = torch.empty((1, channels, 2 * height, 2 * width), device="meta", dtype=dtype_of(network))
             larger = as_meta(sliding)(pictures)
     except Exception as error:  # the user's own code may raise anything
         reason = str(error).splitlines()[0].rstrip(".")

@@ -7,7 +7,7 @@ memory. What depends on values cannot be followed there; the trace then ends, an
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, is_dataclass, replace
 from typing import Any
@@ -45,6 +45,11 @@ class Step:
     field: Field | None = None
     output_bytes: int = 0
     input: tuple[int, ...] | None = None
+    # The steps whose results it computes with, by their numbers; `PICTURE` for the picture itself.
+    sources: set[int] = dataclasses.field(default_factory=set)
+
+
+PICTURE = -1
 
 
 @dataclass
@@ -91,8 +96,7 @@ def _trace(
 ) -> tuple[Trace, frozenset[nn.Module]]:
     """The trace, and the modules that turned out to use the weights of parts that they do not call."""
     with _evaluating(network), torch.no_grad():
-        kinds = (parameter.dtype for parameter in network.parameters() if parameter.is_floating_point())
-        images = torch.empty((1, *input_shape), dtype=next(kinds, torch.float32), device="meta")
+        images = torch.empty((1, *input_shape), dtype=dtype_of(network), device="meta")
         tracer = _Tracer(images, whole)
         fault: Exception | None = None
         is_followed = True
@@ -106,6 +110,12 @@ def _trace(
     path, inputs = (tuple(tracer.path()), tuple(tracer.fault_inputs)) if fault else ((), ())
     found = Trace(tracer.steps, fault, path, inputs, whole, frozenset(tracer.used), is_followed, place)
     return found, tracer.lending(network)
+
+
+def dtype_of(network: nn.Module) -> torch.dtype:
+    """What a network computes in: that of its first weight, `float32` where it has none."""
+    kinds = (parameter.dtype for parameter in network.parameters() if parameter.dtype.is_floating_point)
+    return next(kinds, torch.float32)
 
 
 def is_layer(module: nn.Module, whole: frozenset[nn.Module] = frozenset()) -> bool:
@@ -150,6 +160,9 @@ class _Tracer(OperationMode):  # type: ignore[no-untyped-call]
         # Tensors that no picture has a part in, as long as none is written into them.
         self._constants: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
         self._failed: list[str] | None = None
+        # The steps that a tensor comes from.
+        self._origins: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
+        self._origins[images] = frozenset([PICTURE])
 
     def follows(self, output: object) -> bool:
         """Whether it is known how the network's output depends on the picture."""
@@ -182,6 +195,7 @@ class _Tracer(OperationMode):  # type: ignore[no-untyped-call]
         self._called.add(module)
         if is_layer(module, self._whole) and not any(frame.step for frame in self._frames):
             step = Step(path, type(module).__name__, module, input=shapes[0] if shapes else None)
+            step.sources |= self._origins_of(all_tensors(arguments))
             self.steps.append(step)
         self._frames.append(_Frame(path, module, step, shapes))
 
@@ -195,6 +209,10 @@ class _Tracer(OperationMode):  # type: ignore[no-untyped-call]
         self._frames.pop()
         if frame.step is not None and result is not None:
             self._finish(frame.step, result)
+            number = self.steps.index(frame.step)
+            frame.step.sources.discard(number)
+            for tensor in all_tensors(output):
+                self._origins[tensor] = frozenset([number])
 
     def _finish(self, step: Step, result: Tensor) -> None:
         step.output = tuple(result.shape)
@@ -216,8 +234,20 @@ class _Tracer(OperationMode):  # type: ignore[no-untyped-call]
                     self._remember(operation, result, found)
                 else:
                     self._constants[result] = True
-        self._count(name, multiply_accumulates(name, arguments, output), results[0] if results else None)
+        origins = self._origins_of(all_tensors(arguments))
+        step = self._count(name, multiply_accumulates(name, arguments, output), results[0] if results else None)
+        if step is not None:
+            step.sources |= origins
+            if step is self.steps[-1] and step.module is None:
+                origins = frozenset([len(self.steps) - 1])
+        for result in results:
+            if isinstance(result, Tensor):
+                self._origins[result] = origins
         return output
+
+    def _origins_of(self, tensors: Iterable[Tensor]) -> frozenset[int]:
+        known = [self._origins[tensor] for tensor in tensors if tensor in self._origins]
+        return frozenset(number for origin in known for number in origin)
 
     def _field_of(self, tensor: object) -> Field | None:
         return self._fields[tensor] if isinstance(tensor, Tensor) and tensor in self._fields else None
@@ -239,17 +269,19 @@ class _Tracer(OperationMode):  # type: ignore[no-untyped-call]
             elif (former.dimensions, former.maps) != (found.dimensions, found.maps):
                 self._fields[other] = _overwritten(former, found, tuple(other.shape))
 
-    def _count(self, name: str, macs: int, result: object) -> None:
+    def _count(self, name: str, macs: int, result: object) -> Step | None:
+        """The step that an operation belongs to, or is; None where it is not shown."""
         step = next((frame.step for frame in self._frames if frame.step), None)
         if step is not None:
             step.macs += macs
-            return
+            return step
         if name in _UNSHOWN or not isinstance(result, Tensor) or self._field_of(result) is None:
-            return
+            return None
         outer = self._frames[-1].path if self._frames else ""
         step = Step(f"{outer}.{name.strip('_')}".lstrip("."), name.strip("_"), macs=macs)
         self._finish(step, result)
         self.steps.append(step)
+        return step
 
 
 def _overwritten(former: Field, written: Field, shape: tuple[int, ...]) -> Field:
@@ -272,15 +304,17 @@ def _by_position(operation: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) 
 
 
 def _first_tensor(output: object) -> Tensor | None:
-    if isinstance(output, Tensor):
-        return output
-    if is_dataclass(output) and not isinstance(output, type):
-        output = vars(output)
-    if isinstance(output, dict):
-        output = list(output.values())
-    if isinstance(output, list | tuple):
-        return next((found for part in output if (found := _first_tensor(part)) is not None), None)
-    return None
+    return next(iter(all_tensors(output)), None)
+
+
+def all_tensors(value: object) -> list[Tensor]:
+    """The tensors in what a module gives or an operation takes, however they are packed."""
+    if isinstance(value, Tensor):
+        return [value]
+    if is_dataclass(value) and not isinstance(value, type):
+        value = vars(value)
+    parts = list(value.values()) if isinstance(value, dict) else value if isinstance(value, list | tuple) else ()
+    return [tensor for part in parts for tensor in all_tensors(part)]
 
 
 @contextmanager

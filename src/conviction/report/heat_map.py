@@ -4,13 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from conviction.report.figure import new_figure, save_figure
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
 _MOST_CLASSES = 3
 _PANEL_INCHES = 3.2
+_WIDE = 0.25
 
 
 def draw_heat_map(
@@ -25,11 +31,12 @@ def draw_heat_map(
 
     A cell of a map is drawn around the centre of the window that it speaks of. At most three maps are shown.
     """
+    from matplotlib.ticker import MaxNLocator
+
     shown = maps[:_MOST_CLASSES]
     height, width = picture.shape[:2]
-    figure = new_figure(_PANEL_INCHES * (1 + len(shown)) + 0.8, _PANEL_INCHES * min(2.0, height / width) + 1.2)
-    all_axes = figure.subplots(1, 1 + len(shown), squeeze=False)[0]
-    grey = {"cmap": "gray", "vmin": 0, "vmax": 255} if picture.shape[2] == 1 else {}
+    figure, all_axes = _panels(1 + len(shown), height / width)
+    grey: dict[str, Any] = {"cmap": "gray", "vmin": 0, "vmax": 255} if picture.shape[2] == 1 else {}
     pixels = picture[:, :, 0] if picture.shape[2] == 1 else picture
     for axes in all_axes:
         axes.imshow(pixels, extent=(0, width, height, 0), **grey)
@@ -37,6 +44,7 @@ def draw_heat_map(
         axes.set_ylim(height, 0)
         axes.set_xlabel("pixels", fontsize=8)
         axes.tick_params(labelsize=7)
+        axes.yaxis.set_major_locator(MaxNLocator(nbins=5 if height * 3 > width else 1, integer=True))
     all_axes[0].set_title("the picture, and one window", fontsize=9)
     _draw_window(all_axes[0], window_px)
     image = None
@@ -53,8 +61,17 @@ def draw_heat_map(
     save_figure(figure, title, path)
 
 
-def _draw_window(axes: object, window_px: tuple[int, int]) -> None:
+def _panels(count: int, ratio: float) -> tuple[Figure, list[Axes]]:
+    """Panels side by side; below each other for pictures that are much wider than high (`ratio`: height by width)."""
+    if ratio < _WIDE:
+        figure = new_figure(3 * _PANEL_INCHES, count * (3 * _PANEL_INCHES * max(ratio, 0.03) + 0.65) + 0.6)
+        return figure, list(figure.subplots(count, 1, squeeze=False)[:, 0])
+    figure = new_figure(_PANEL_INCHES * count + 0.8, _PANEL_INCHES * min(2.0, ratio) + 1.2)
+    return figure, list(figure.subplots(1, count, squeeze=False)[0])
+
+
+def _draw_window(axes: Axes, window_px: tuple[int, int]) -> None:
     from matplotlib.patches import Rectangle
 
     frame = Rectangle((0, 0), window_px[1], window_px[0], fill=False, edgecolor="#D55E00", linewidth=1.5)
-    axes.add_patch(frame)  # type: ignore[attr-defined]
+    axes.add_patch(frame)

@@ -167,9 +167,7 @@ def _without_recipe(
         network = _built(preset.config, shape, classes)
         return NamedNetwork(name, network, shape, config=preset.config, num_classes=classes)
     if isinstance(name, str) and name.endswith(".py"):
-        raise ConfigError(
-            f"{name} is a Python file: name its function that returns the network, {name}:FUNCTION."
-        )
+        raise ConfigError(f"{name} is a Python file: name its function that returns the network, {name}:FUNCTION.")
     return None
 
 

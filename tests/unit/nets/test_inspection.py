@@ -53,44 +53,64 @@ def evaluated(formula: str) -> int:
     return round(eval(numbers))
 
 
+def torchinfos_counts(network: nn.Module, shape: tuple[int, int, int]) -> tuple[int, int]:
+    """Parameters and mult-adds of torchinfo on the meta device, mended by hand where it counts what is no product.
+
+    It multiplies all parameters of a convolution, the biases too, with the positions of the output: one bias is one
+    addition and no product. It counts a normalisation's parameters once for each picture: they are one product for each
+    number, which is an operation element by element. A linear layer over the channels of each position, as ConvNeXt's,
+    it counts once: there are as many products for each position.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        images = torch.empty((1, *shape), device="meta")
+        summary = torchinfo.summary(as_meta(network).eval(), input_data=images, verbose=0, device="meta", mode="eval")
+    macs = summary.total_mult_adds
+    for layer in summary.summary_list:
+        module = layer.module
+        if layer.is_recursive or not layer.is_leaf_layer:
+            continue
+        if isinstance(module, nn.Conv2d):
+            macs -= (module.bias is not None) * module.out_channels * math.prod(layer.output_size[2:])
+        elif isinstance(module, nn.Linear):
+            macs -= (module.bias is not None) * module.out_features
+            macs += (math.prod(layer.output_size[1:-1]) - 1) * module.weight.numel()
+        else:
+            macs -= sum(parameter.numel() for parameter in module.parameters())
+    return summary.total_params, macs
+
+
+# Attention multiplies with weights of layers that it does not call, and maps with each other: torchinfo sees neither.
+WITH_ATTENTION = ("vit", "swin", "maxvit")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", TORCHVISION_MODELS)
-def test_torchvisions_models_against_torch_itself(name: str) -> None:
+def test_torchvisions_models_against_torch_and_torchinfo(name: str) -> None:
     network, side_px = build_torchvision(name)
     assert all(parameter.is_meta for parameter in network.parameters())
     # The sizes of the pictures do not change what is compared, and small ones are quick.
-    side_px = side_px if name.startswith(("vit", "swin", "maxvit", "inception")) else 64
+    side_px = side_px if name.startswith((*WITH_ATTENTION, "inception")) else 64
     found = inspect_network(network, (3, side_px, side_px), name, batch_size=2)
     assert found.notes == ()
     assert found.parameters == num_parameters(network) == PUBLISHED.get(name, num_parameters(network))
     assert found.macs == torchs_macs(network, (3, side_px, side_px))
+    parameters, macs = torchinfos_counts(network, (3, side_px, side_px))
+    assert found.parameters == parameters
+    assert found.macs > macs if name.startswith(WITH_ATTENTION) else found.macs == macs
     for layer in found.layers:
         if layer.formula:
             assert layer.note or evaluated(layer.formula) == layer.parameters, layer
 
 
-def torchinfos_macs(network: nn.Module, shape: tuple[int, int, int]) -> tuple[int, int]:
-    """Parameters and mult-adds of torchinfo, less what it counts for biases and for normalisations.
-
-    It multiplies all parameters of a convolution, the biases too, with the positions of the output, and counts a
-    normalisation's parameters once for each picture. One bias is one addition and no product: by our convention, and
-    torch's, neither counts.
-    """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        summary = torchinfo.summary(network, (1, *shape), verbose=0, device="cpu", mode="eval")
-    surplus = 0
-    for layer in summary.summary_list:
-        module = layer.module
-        if layer.is_recursive or not layer.is_leaf_layer:
-            continue
-        if isinstance(module, nn.Conv2d) and module.bias is not None:
-            surplus += module.bias.numel() * math.prod(layer.output_size[2:])
-        elif isinstance(module, nn.Linear) and module.bias is not None:
-            surplus += module.bias.numel()
-        elif not isinstance(module, nn.Conv2d | nn.Linear):
-            surplus += sum(parameter.numel() for parameter in module.parameters())
-    return summary.total_params, summary.total_mult_adds - surplus
+def test_a_vision_transformer_by_hand() -> None:
+    """torchinfo tells 172,996,608 here, torch itself what is worked out below."""
+    tokens, width, hidden = 14 * 14 + 1, 768, 3072
+    patches = 14 * 14 * (16 * 16 * 3) * width
+    # Queries, keys and values; their products with each other and with the values; what joins the heads; two layers.
+    block = tokens * width * 3 * width + 2 * tokens**2 * width + tokens * width**2 + 2 * tokens * width * hidden
+    found = inspect_network(build_torchvision("vit_b_16")[0], (3, 224, 224), batch_size=1)
+    assert found.macs == patches + 12 * block + width * 1000 == 17_563_828_224
 
 
 @pytest.mark.parametrize("name", PRESETS)
@@ -100,16 +120,8 @@ def test_presets_against_torch_and_torchinfo(name: str) -> None:
     found = inspect_network(network, preset.input_shape, name)
     assert found.parameters == num_parameters(network)
     assert found.macs == torchs_macs(as_meta(network), preset.input_shape)
-    assert (found.parameters, found.macs) == torchinfos_macs(network, preset.input_shape)
+    assert (found.parameters, found.macs) == torchinfos_counts(network, preset.input_shape)
     assert all(evaluated(layer.formula) == layer.parameters for layer in found.layers if layer.formula)
-
-
-@pytest.mark.parametrize("name", ["alexnet", "vgg11_bn", "resnet18", "squeezenet1_1", "mobilenet_v2", "densenet121"])
-def test_torchinfo_agrees_on_torchvisions_plain_networks(name: str) -> None:
-    # It runs its networks on numbers, so that few and small ones are asked.
-    network = models.get_model(name)
-    found = inspect_network(network, (3, 64, 64), name, batch_size=2)
-    assert (found.parameters, found.macs) == torchinfos_macs(network, (3, 64, 64))
 
 
 def torchlens_counts(network: nn.Module, shape: tuple[int, int, int]) -> tuple[int, int]:
@@ -118,18 +130,33 @@ def torchlens_counts(network: nn.Module, shape: tuple[int, int, int]) -> tuple[i
     return sum(layer.num_params for layer in seen.layers), sum(int(layer.macs_forward or 0) for layer in seen.layers)
 
 
+# It runs its networks on numbers, so that the smaller ones of each family are asked.
+TORCHLENS_MODELS = [
+    *("alexnet", "densenet121", "densenet169", "convnext_tiny", "efficientnet_b0", "efficientnet_b1", "googlenet"),
+    *("mnasnet0_5", "mnasnet0_75", "mnasnet1_0", "mnasnet1_3", "mobilenet_v2", "mobilenet_v3_small"),
+    *("mobilenet_v3_large", "regnet_x_400mf", "regnet_x_800mf", "regnet_y_400mf", "regnet_y_800mf", "resnet18"),
+    *("resnet34", "resnet50", "resnext50_32x4d", "shufflenet_v2_x0_5", "shufflenet_v2_x1_0", "shufflenet_v2_x1_5"),
+    *("shufflenet_v2_x2_0", "squeezenet1_0", "squeezenet1_1", "vit_b_32", "wide_resnet50_2"),
+]
+
+
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("name", [*PRESETS, "resnet18", "mobilenet_v2", "shufflenet_v2_x0_5", "mnasnet0_5", "vit_b_32"])
+@pytest.mark.parametrize("name", [*PRESETS, *TORCHLENS_MODELS])
 def test_torchlens_agrees(name: str) -> None:
     if name in PRESETS:
         preset = PRESETS[name]
         network = build_network(preset.config, preset.input_shape, preset.num_classes)
         shape = preset.input_shape
     else:
-        network, shape = models.get_model(name), (3, 224, 224) if name == "vit_b_32" else (3, 64, 64)
+        settings = {"init_weights": False} if name == "googlenet" else {}
+        network = models.get_model(name, weights=None, **settings)
+        shape = (3, 224, 224) if name == "vit_b_32" else (3, 64, 64)
     found = inspect_network(network, shape, name, batch_size=1)
-    assert (found.parameters, found.macs) == torchlens_counts(network, shape)
+    # GoogLeNet's two auxiliary heads train and do not predict, so that TorchLens does not meet them.
+    unseen = sum(layer.parameters for layer in found.layers if layer.note == "not used when predicting")
+    assert unseen == (6_379_984 if name == "googlenet" else 0)
+    assert (found.parameters - unseen, found.macs) == torchlens_counts(network, shape)
 
 
 blocks = st.fixed_dictionaries(
@@ -155,7 +182,7 @@ described = st.fixed_dictionaries(
 
 @settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.filter_too_much, HealthCheck.too_slow])
 @given(described, st.sampled_from([1, 3]), st.integers(4, 20), st.integers(4, 20), st.integers(2, 12))
-def test_random_networks_against_torch_itself(
+def test_random_networks_against_torch_and_torchinfo(
     settings: dict[str, Any], channels: int, height: int, width: int, classes: int
 ) -> None:
     shape = (channels, height, width)
@@ -166,8 +193,25 @@ def test_random_networks_against_torch_itself(
     found = inspect_network(network, shape, batch_size=2)
     assert found.parameters == num_parameters(network)
     assert found.macs == torchs_macs(network, shape)
+    assert (found.parameters, found.macs) == torchinfos_counts(network, shape)
     assert found.layers[-1].output == (classes,)
     assert all(evaluated(layer.formula) == layer.parameters for layer in found.layers if layer.formula)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.filter_too_much, HealthCheck.too_slow])
+@given(described, st.sampled_from([1, 3]), st.integers(4, 20), st.integers(4, 20), st.integers(2, 12))
+def test_torchlens_agrees_on_random_networks(
+    settings: dict[str, Any], channels: int, height: int, width: int, classes: int
+) -> None:
+    shape = (channels, height, width)
+    try:
+        network = build_network(BlocksConfig.model_validate(settings), shape, classes)
+    except ConfigError:
+        assume(False)
+    found = inspect_network(network, shape, batch_size=1)
+    assert (found.parameters, found.macs) == torchlens_counts(network, shape)
 
 
 def test_lab_c4_by_hand() -> None:
@@ -350,6 +394,18 @@ def test_a_second_input_is_asked_for_by_name() -> None:
 
     with pytest.raises(ConfigError, match=r"needs 1 more input beside the pictures \(mask\)"):
         inspect_network(Two(), (3, 8, 8))
+
+
+def test_layers_name_what_they_compute_with() -> None:
+    """A shortcut leads past two convolutions; a strided one has a convolution of its own."""
+    found = inspect_network(build_torchvision("resnet18")[0], (3, 64, 64))
+    inputs = {layer.name: layer.inputs for layer in found.layers}
+    assert inputs["conv1"] == ("input",)
+    assert inputs["layer1.0.add"] == ("maxpool", "layer1.0.bn2")
+    assert inputs["layer2.0.downsample.0"] == inputs["layer2.0.conv1"] == ("layer1.1.relu:2",)
+    assert inputs["layer2.0.add"] == ("layer2.0.bn2", "layer2.0.downsample.1")
+    assert inputs["fc"] == ("avgpool",)
+    assert found.layers[0].as_json()["inputs"] == ["input"]
 
 
 def test_what_depends_on_values_ends_the_trace_and_says_so() -> None:
