@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -41,10 +40,8 @@ def pictures(count: int) -> tuple[np.ndarray, np.ndarray]:
 IMAGES, LABELS = pictures(NUM_TRAIN + NUM_VALIDATION)
 
 
-def stream(
-    rows: np.ndarray, batch_size: int, standardization: Standardization = CENTRE, augmentations: Sequence[Any] = ()
-) -> Stream:
-    return Stream(IMAGES, LABELS, rows, standardization, batch_size, augmentations)
+def stream(rows: np.ndarray, batch_size: int, standardization: Standardization = CENTRE, augment: Any = None) -> Stream:
+    return Stream(IMAGES, LABELS, rows, standardization, batch_size, augment)
 
 
 def network_of(settings: dict[str, Any], seed: int = 0) -> nn.Module:
@@ -60,11 +57,11 @@ def trainer(
     batch_size: int = 8,
     seed: int = 0,
     standardization: Standardization = CENTRE,
-    augmentations: Sequence[Any] = (),
+    augment: Any = None,
     **others: Any,
 ) -> Trainer:
     network = network_of(settings)
-    train = stream(np.arange(NUM_TRAIN), batch_size, standardization, augmentations)
+    train = stream(np.arange(NUM_TRAIN), batch_size, standardization, augment)
     schedule = schedule or ConstantConfig()
     if isinstance(schedule, ScheduleConfig):
         schedule = build_schedule(schedule, Span(9, train.num_batches))

@@ -208,3 +208,17 @@ def test_class_missing_from_the_training_split_keeps_its_label(tmp_path: Path) -
     found = run.evaluate("test")
     assert found.count == 9
     assert found.accuracy_by_class["bee"] == 0
+
+
+def test_a_cut_travels_with_the_network_and_mixed_labels_train_it() -> None:
+    """Lab C7: cut anywhere in training, from the middle afterwards; the saved network cuts by itself."""
+    augment = [{"name": "crop_to", "size_px": 6}, {"name": "rotate", "degrees": 10.0}, {"name": "mixup"}]
+    run = conviction.train("digits", {"fit.epochs": 2, "augment": augment})
+    model = run.model()
+    assert model.input_shape == (1, 6, 6)
+    assert conviction.inspect(run.recipe).input == (1, 6, 6)
+    pictures = np.random.default_rng(0).integers(0, 256, (3, 8, 8, 1), np.uint8)
+    framed = pictures.copy()
+    framed[:, [0, -1]], framed[:, :, [0, -1]] = 255, 255
+    assert model.predict(pictures) == model.predict(framed)
+    assert run.evaluate("validation").accuracy == run.best.validation.accuracy  # type: ignore[union-attr]

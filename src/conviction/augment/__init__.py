@@ -1,6 +1,19 @@
 """Augmentation in batches: every image has its own random draw. Importing this package fills `AUGMENTATIONS`."""
 
-from conviction.augment import geometric
-from conviction.augment.base import AUGMENTATIONS, AugmentConfig, build_augmentations
+from conviction.augment import colour, detail, geometric, mix, tone, warp
+from conviction.augment.base import AUGMENTATIONS, AugmentConfig
+from conviction.augment.pipeline import Augmenter, augmented_shape, build_augmentations
 
-__all__ = ["AUGMENTATIONS", "AugmentConfig", "build_augmentations", "geometric"]
+__all__ = [
+    "AUGMENTATIONS",
+    "AugmentConfig",
+    "Augmenter",
+    "augmented_shape",
+    "build_augmentations",
+    "colour",
+    "detail",
+    "geometric",
+    "mix",
+    "tone",
+    "warp",
+]

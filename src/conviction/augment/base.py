@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import ClassVar, Literal
 
 import torch
-from jaxtyping import UInt8
+from jaxtyping import Bool, Float, UInt8
 from torch import Generator, Tensor
 
 from conviction.core.config import Config
 from conviction.core.registry import Registry
+from conviction.data.stream import Draw
 
-Augmentation = Callable[[UInt8[Tensor, "B C H W"], Generator], UInt8[Tensor, "B C H2 W2"]]
+Images = UInt8[Tensor, "B C H W"] | Float[Tensor, "B C H W"]
+# Of another size than those that went in.
+Resized = UInt8[Tensor, "B C H2 W2"] | Float[Tensor, "B C H2 W2"]
+Size = tuple[int, int]
+# What a resampling sees where it looks beyond the picture.
+Outside = Literal["black", "reflect", "edge"]
+Interpolation = Literal["bilinear", "nearest"]
+GREY_LEVELS = 255
 
 
 class AugmentConfig(Config):
@@ -20,16 +30,64 @@ class AugmentConfig(Config):
     name: str
 
 
+class Placement(ABC):
+    """An augmentation that moves pixels. Neighbours in a recipe are composed into one resampling.
+
+    What it does to labels: nothing.
+    """
+
+    outside: Outside | None = None
+    interpolation: Interpolation | None = None
+    # Whether every pixel comes from exactly one other, so that nothing is interpolated.
+    is_exact: ClassVar[bool] = False
+
+    @abstractmethod
+    def matrices(self, num_images: int, size_px: Size, draw: Draw) -> Float[Tensor, "B 3 3"]:
+        """For each image, where in the input (x, y, 1) a position of the output lies; origins are the centres."""
+
+    def output_size(self, size_px: Size) -> Size:
+        """Height and width of what comes out; images that are not augmented are cut to it from their middle.
+
+        Raises: ConfigError where such images are too small.
+        """
+        return size_px
+
+
+class Recolouring(ABC):
+    """An augmentation that changes pixels' values, in a share `p` of the images, each by its own draw.
+
+    What it does to labels: nothing.
+    """
+
+    p: float = 1.0
+
+    @abstractmethod
+    def recolour(self, images: Float[Tensor, "B C H W"], generator: Generator) -> Float[Tensor, "B C H W"]:
+        """Images on [0, 1], changed; the results may leave [0, 1] and are clamped afterwards."""
+
+
+class Mixing(ABC):
+    """An augmentation that makes an image of two.
+
+    What it does to labels: they become shares of both images' classes (B, K).
+    """
+
+    @abstractmethod
+    def mix(
+        self, images: Float[Tensor, "B C H W"], targets: Float[Tensor, "B K"], generator: Generator
+    ) -> tuple[Float[Tensor, "B C H W"], Float[Tensor, "B K"]]:
+        """Images and the shares of their classes, each mixed with those of another image of the batch."""
+
+
+Augmentation = Placement | Recolouring | Mixing
 AUGMENTATIONS: Registry[Callable[[AugmentConfig], Augmentation]] = Registry("augmentation")
 
 
-def build_augmentations(configs: Sequence[AugmentConfig], input_shape: tuple[int, int, int]) -> list[Augmentation]:
-    """The augmentations for images of `input_shape` (C, H, W), in the order in which they are applied.
+def uniform(num: int, low: int | float, high: int | float, generator: Generator) -> Float[Tensor, " B"]:
+    """A number for each image, uniform on [low, high)."""
+    return low + (high - low) * torch.rand(num, generator=generator)
 
-    Raises: ConfigError where one of them cannot be applied to such images.
-    """
-    built = [AUGMENTATIONS[config.name].build(config) for config in configs]
-    images = torch.zeros((1, *input_shape), dtype=torch.uint8)
-    for augment in built:
-        images = augment(images, Generator())
-    return built
+
+def chosen(num: int, p: int | float, generator: Generator) -> Bool[Tensor, " B"]:
+    """Which images are chosen, each with probability `p`, whatever the others' draws."""
+    return torch.rand(num, generator=generator) < p

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -13,22 +13,39 @@ from torch import Generator, Tensor
 
 from conviction.data.standardize import Standardization
 
-Augment = Callable[[UInt8[Tensor, "B C H W"], Generator], UInt8[Tensor, "B C H2 W2"]]
+
+@dataclass(frozen=True)
+class Draw:
+    """The occasion on which a batch is augmented: where its random numbers come from, the epoch, its rows."""
+
+    generator: Generator
+    epoch: int = 1
+    rows: Int64[Tensor, " B"] | None = None
+
+
+Targets = Int64[Tensor, " B"] | Float[Tensor, "B K"]
+Augment = Callable[[UInt8[Tensor, "B C H W"], Int64[Tensor, " B"], Draw], tuple[UInt8[Tensor, "B C H2 W2"], Targets]]
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Images in the channels-last memory layout, and their labels."""
+    """Images in the channels-last memory layout, their labels, and what to train them towards.
+
+    `targets` are the labels, or shares of classes where images were mixed.
+    """
 
     images: Float[Tensor, "B C H W"]
     labels: Int64[Tensor, " B"]
+    targets: Targets
 
 
 @dataclass(frozen=True)
 class Stream:
     """The pictures of one split, a batch at a time.
 
-    `images` is `uint8` (N, H, W, C), `labels` `int64` (N); `rows` says which of them belong to this split.
+    `images` is `uint8` (N, H, W, C), `labels` `int64` (N); `rows` says which of them belong to this split. `augment`
+    changes images and labels where they are shuffled; where they are not, `crop_px` (height, width) is cut from their
+    middle.
     """
 
     images: np.ndarray
@@ -36,7 +53,8 @@ class Stream:
     rows: np.ndarray
     standardization: Standardization
     batch_size: int
-    augmentations: Sequence[Augment] = ()
+    augment: Augment | None = None
+    crop_px: tuple[int, int] | None = None
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
 
     def __len__(self) -> int:
@@ -51,21 +69,25 @@ class Stream:
         """Each picture once, unchanged, in the split's order."""
         yield from self._batches(self.rows, None)
 
-    def shuffled(self, generator: Generator) -> Iterator[Batch]:
-        """Each picture once, in random order, augmented; the generator decides all of it."""
+    def shuffled(self, generator: Generator, epoch: int = 1) -> Iterator[Batch]:
+        """Each picture once, in random order, augmented; generator and epoch decide all of it."""
         order = torch.randperm(len(self.rows), generator=generator).numpy()
-        yield from self._batches(self.rows[order], generator)
+        yield from self._batches(self.rows[order], Draw(generator, epoch))
 
-    def _batches(self, rows: np.ndarray, generator: Generator | None) -> Iterator[Batch]:
+    def _batches(self, rows: np.ndarray, draw: Draw | None) -> Iterator[Batch]:
         bounds = self._bounds()
         for start, end in itertools.pairwise(bounds):
             chosen = rows[start:end]
-            images = torch.from_numpy(self.images[chosen]).to(self.device).permute(0, 3, 1, 2)
+            pixels = self.images[chosen]
+            if draw is None and self.crop_px is not None:
+                pixels = cut_middle(pixels, self.crop_px)
+            images = torch.from_numpy(pixels).to(self.device).permute(0, 3, 1, 2)
             labels = torch.from_numpy(self.labels[chosen]).to(self.device)
-            if generator is not None:
-                for augment in self.augmentations:
-                    images = augment(images, generator)
-            yield Batch(self.standardization(images).contiguous(memory_format=torch.channels_last), labels)
+            targets: Tensor = labels
+            if draw is not None and self.augment is not None:
+                here = replace(draw, rows=torch.from_numpy(chosen.astype(np.int64)))
+                images, targets = self.augment(images, labels, here)
+            yield Batch(self.standardization(images).contiguous(memory_format=torch.channels_last), labels, targets)
 
     def _bounds(self) -> list[int]:
         """Where batches begin. A last batch of one picture joins the one before: batch normalisation needs two."""
@@ -73,3 +95,9 @@ class Stream:
         if len(bounds) > 1 and len(self.rows) - bounds[-1] == 1:
             bounds.pop()
         return [*bounds, len(self.rows)]
+
+
+def cut_middle(pixels: np.ndarray, size_px: tuple[int, int]) -> np.ndarray:
+    """The middle of pictures (…, H, W, C), as torchvision's centre crop takes it: of an odd rest, half to even."""
+    top, left = (round((side - wanted) / 2) for side, wanted in zip(pixels.shape[-3:-1], size_px, strict=True))
+    return np.ascontiguousarray(pixels[..., top : top + size_px[0], left : left + size_px[1], :])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -43,14 +43,8 @@ class Trainer:
 
     def __post_init__(self) -> None:
         self._base_rates = [group["lr"] for group in self.optimizer.param_groups]
-        self._fixed_order = Stream(
-            self.train.images,
-            self.train.labels,
-            self.train.rows,
-            self.train.standardization,
-            self.validation.batch_size,
-            device=self.train.device,
-        )
+        # Not shuffled, it is not augmented.
+        self._fixed_order = replace(self.train, batch_size=self.validation.batch_size)
 
     def epoch_zero(self) -> tuple[EpochRecord, Timing]:
         """What the untrained network makes of the validation split; about ln K nats where it is indifferent.
@@ -82,7 +76,7 @@ class Trainer:
         correct = torch.zeros((), dtype=torch.int64, device=self.train.device)
         self.network.train()
         with rng.torch_default(self.seed, "dropout", epoch):
-            for index, batch in enumerate(self.train.shuffled(rng.generator(self.seed, "shuffle", epoch))):
+            for index, batch in enumerate(self.train.shuffled(rng.generator(self.seed, "shuffle", epoch), epoch)):
                 self._set_rates(first_step + index)
                 loss, logits = self.take_step(batch)
                 losses.append(loss)
@@ -100,7 +94,7 @@ class Trainer:
         self.network.zero_grad(set_to_none=True)
         with autocast(self.train.device, self.precision):
             logits = self.network(batch.images)
-        loss = self.loss(logits.float(), batch.labels)
+        loss = self.loss(logits.float(), batch.targets)
         loss.backward()  # type: ignore[no-untyped-call]
         if self.gradient_clip_norm is not None:
             nn.utils.clip_grad_norm_(self.network.parameters(), self.gradient_clip_norm)

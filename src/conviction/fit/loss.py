@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from conviction.core.config import Config
 from conviction.core.registry import Registry
 
-Loss = Callable[[Float[Tensor, "B K"], Int64[Tensor, " B"]], Float[Tensor, ""]]
+# Of logits, and of labels or of shares of classes.
+Loss = Callable[[Float[Tensor, "B K"], Int64[Tensor, " B"] | Float[Tensor, "B K"]], Float[Tensor, ""]]
 
 
 class LossConfig(Config):

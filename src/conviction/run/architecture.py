@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image
 from torch import nn
 
+from conviction.augment import augmented_shape
 from conviction.core.architecture import Architecture, MemoryEstimate
 from conviction.core.device import choose_device, choose_precision
 from conviction.core.errors import ConfigError, DataError, UnknownName
@@ -187,6 +188,8 @@ def _of_recipe(
             f"The recipe {recipe.name!r} does not say how large its pictures are. Give --input, for example "
             "--input 3x64x64, set data.image_size_px, or name the pictures: --set data.path=…"
         )
+    if shape is not None:
+        shape = augmented_shape(recipe.augment, shape)
     planned = shape or input_shape
     assert planned is not None
     classes = num_classes or classes

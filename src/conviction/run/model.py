@@ -24,6 +24,7 @@ from conviction.core.run_folder import RunFolder
 from conviction.data.decode import DecodeSettings, UnreadablePicture, as_array, decode
 from conviction.data.source.base import MOST_PIXELS
 from conviction.data.standardize import Deviation, Standardization
+from conviction.data.stream import cut_middle
 from conviction.explain.dense_map import DenseMap, dense_map
 from conviction.fit.checkpoint import load_weights
 from conviction.nets import NETWORKS, NetworkConfig, build_network
@@ -41,6 +42,8 @@ class Preprocessing(Config):
     color: Literal["rgb", "grey"]
     resize: Literal["crop", "squash"]
     max_image_pixels: int = Field(ge=1, le=MOST_PIXELS)
+    # Pictures are brought to this size, and the network's input is cut from their middle; null: they are that input.
+    picture_size_px: tuple[Side, Side] | None = None
     mean: tuple[float, ...]
     deviation: tuple[Deviation, ...]
 
@@ -60,6 +63,9 @@ class ModelDescription(Config):
         expected = 3 if seen.color == "rgb" else 1
         if not channels == expected == len(seen.mean) == len(seen.deviation):
             raise ValueError(f"the number of channels must be {expected} throughout, but got {channels=}.")
+        whole, cut = seen.picture_size_px, self.input_shape[1:]
+        if whole is not None and any(side < wanted for side, wanted in zip(whole, cut, strict=True)):
+            raise ValueError(f"the network's input must fit into the pictures, but got {cut} and {whole}.")
         return self
 
 
@@ -80,6 +86,7 @@ class Model:
     classes: tuple[str, ...]
     input_shape: tuple[int, int, int]
     decode_settings: DecodeSettings
+    crop_px: tuple[int, int] | None
     standardization: Standardization
     epoch: int
 
@@ -95,8 +102,9 @@ class Model:
         listed = _listed(pictures)
         found = []
         for start in range(0, len(listed), PREDICTION_BATCH["cpu"]):
-            arrays = [self._prepared(picture) for picture in listed[start : start + PREDICTION_BATCH["cpu"]]]
-            images = torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2)
+            arrays = np.stack([self._prepared(picture) for picture in listed[start : start + PREDICTION_BATCH["cpu"]]])
+            seen = arrays if self.crop_px is None else cut_middle(arrays, self.crop_px)
+            images = torch.from_numpy(seen).permute(0, 3, 1, 2)
             with torch.inference_mode():
                 probabilities = self.network(self.standardization(images)).float().softmax(dim=1)
             found += [self._named(row.tolist()) for row in probabilities]
@@ -198,6 +206,7 @@ def write_model(folder: RunFolder, prepared: Prepared) -> None:
             color=data.color,
             resize=data.resize,
             max_image_pixels=data.max_image_pixels,
+            picture_size_px=whole if (whole := prepared.picture_shape[1:]) != prepared.input_shape[1:] else None,
             mean=fitted.mean,
             deviation=fitted.deviation,
         ),
@@ -212,7 +221,7 @@ def load_model(folder: RunFolder, weights: str = "best") -> Model:
     """
     description = _read_description(folder)
     seen = description.preprocessing
-    _, height, width = description.input_shape
+    input_size = description.input_shape[1:]
     with rng.torch_default(0, "model"):
         network = build_network(description.network, description.input_shape, len(description.classes))
     saved = load_weights(folder.weights(weights), network)
@@ -220,7 +229,8 @@ def load_model(folder: RunFolder, weights: str = "best") -> Model:
         network.eval(),
         description.classes,
         description.input_shape,
-        DecodeSettings(seen.color, (height, width), seen.resize, seen.max_image_pixels),
+        DecodeSettings(seen.color, seen.picture_size_px or input_size, seen.resize, seen.max_image_pixels),
+        input_size if seen.picture_size_px else None,
         Standardization(seen.mean, seen.deviation),
         saved.get("epoch", 0),
     )

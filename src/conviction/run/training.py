@@ -17,7 +17,6 @@ from typing import Any
 
 from torch import nn
 
-from conviction.augment import build_augmentations
 from conviction.core import rng
 from conviction.core.environment import check_torch_and_torchvision, describe_environment
 from conviction.core.errors import ConvictionError, LedgerError, RunError, TrainingDiverged
@@ -302,7 +301,7 @@ def build_trainer(prepared: Prepared) -> Trainer:
     with rng.torch_default(recipe.seed, "initialisation"):
         network = build_network(recipe.network, prepared.input_shape, len(prepared.pack.classes))
     network = to_channels_last(network).to(machine.device)
-    training_stream = prepared.stream(prepared.splits.train, build_augmentations(recipe.augment, prepared.input_shape))
+    training_stream = prepared.training_stream()
     return Trainer(
         network=network,
         optimizer=build_optimizer(recipe.optimizer, network),

@@ -7,11 +7,22 @@ from pydantic import ValidationError
 from scipy import stats
 from torch import Generator, Tensor
 
-from conviction.augment.geometric import HorizontalFlipConfig, RandomCropConfig, horizontal_flip, random_crop
+from conviction.augment.geometric import Flip, FlipConfig, RandomCrop, RandomCropConfig
+from conviction.augment.pipeline import Augmenter
+from conviction.data.stream import Draw
 
 
 def seeded(seed: int) -> Generator:
     return Generator().manual_seed(seed)
+
+
+def horizontal_flip(images: Tensor, p: float, generator: Generator) -> Tensor:
+    return Augmenter([Flip(0, p)], 2)(images, torch.zeros(len(images), dtype=torch.int64), Draw(generator))[0]
+
+
+def random_crop(images: Tensor, padding_px: int, generator: Generator) -> Tensor:
+    labels = torch.zeros(len(images), dtype=torch.int64)
+    return Augmenter([RandomCrop(padding_px, "black")], 2)(images, labels, Draw(generator))[0]
 
 
 def numbered(num_images: int, height: int = 3, width: int = 3) -> Tensor:
@@ -111,7 +122,7 @@ def test_offsets_of_neighbours_are_independent() -> None:
 @pytest.mark.parametrize("p", [-0.1, 1.1, float("nan")])
 def test_probabilities_lie_between_zero_and_one(p: float) -> None:
     with pytest.raises(ValidationError):
-        HorizontalFlipConfig(p=p)
+        FlipConfig(p=p)
 
 
 @pytest.mark.parametrize("padding_px", [0, -1, 1025, 1.5])

@@ -6,7 +6,7 @@ import torch
 from torch import Generator, Tensor
 
 from conviction.data.standardize import Standardization
-from conviction.data.stream import Batch, Stream
+from conviction.data.stream import Batch, Draw, Stream
 
 KEEP = Standardization((0.0,), (1.0 / 255,))
 
@@ -83,7 +83,7 @@ def test_a_stream_of_nothing_has_no_batch() -> None:
 def test_batches_are_channels_last(num_channels: int) -> None:
     images = np.random.default_rng(0).integers(0, 256, (6, 5, 4, num_channels), np.uint8)
     standardization = Standardization((0.0,) * num_channels, (1.0,) * num_channels)
-    stream = Stream(images, np.arange(6), np.arange(6), standardization, 4, [lambda x, _: x.flip(-1)])
+    stream = Stream(images, np.arange(6), np.arange(6), standardization, 4, lambda x, y, _: (x.flip(-1), y))
     for batch in (*stream.in_order(), *stream.shuffled(seeded(0))):
         assert batch.images.shape[1:] == (num_channels, 5, 4)
         assert batch.images.dtype == torch.float32
@@ -92,33 +92,48 @@ def test_batches_are_channels_last(num_channels: int) -> None:
     assert torch.allclose(first.images.permute(0, 2, 3, 1), torch.from_numpy(images[:4]) / 255)
 
 
-def test_augmentations_are_applied_in_their_order_and_to_shuffled_batches_alone() -> None:
-    def brighter(images: Tensor, generator: Generator) -> Tensor:
-        return images + 1
+def test_shuffled_batches_alone_are_augmented() -> None:
+    def doubled(images: Tensor, labels: Tensor, draw: Draw) -> tuple[Tensor, Tensor]:
+        return images * 2, torch.nn.functional.one_hot(labels, int(labels.max()) + 1).float()
 
-    def doubled(images: Tensor, generator: Generator) -> Tensor:
-        return images * 2
-
-    stream = stream_of(6, 3, augmentations=[brighter, doubled])
-    seen = sorted(int(value) for batch in stream.shuffled(seeded(0)) for value in batch.images[:, 0, 0, 0].round())
-    assert seen == [2, 4, 6, 8, 10, 12]
+    stream = stream_of(6, 3, augment=doubled)
+    batches = list(stream.shuffled(seeded(0)))
+    seen = sorted(int(value) for batch in batches for value in batch.images[:, 0, 0, 0].round())
+    assert seen == [0, 2, 4, 6, 8, 10]
+    assert all(torch.equal(batch.targets.argmax(dim=1), batch.labels) for batch in batches)
     assert [numbers(batch) for batch in stream.in_order()] == [[0, 1, 2], [3, 4, 5]]
+    assert all(batch.targets is batch.labels for batch in stream.in_order())
 
 
-def test_augmentations_draw_from_the_given_generator() -> None:
-    def random_level(images: Tensor, generator: Generator) -> Tensor:
-        return torch.randint(0, 256, images.shape, generator=generator, dtype=torch.uint8)
+def test_augmentations_are_told_generator_epoch_and_rows() -> None:
+    told: list[tuple[int, list[int]]] = []
 
-    stream = stream_of(8, 4, augmentations=[random_level])
-    first, again, other = (torch.cat([b.images for b in stream.shuffled(seeded(s))]) for s in (1, 1, 2))
+    def random_level(images: Tensor, labels: Tensor, draw: Draw) -> tuple[Tensor, Tensor]:
+        assert draw.rows is not None
+        told.append((draw.epoch, draw.rows.tolist()))
+        return torch.randint(0, 256, images.shape, generator=draw.generator, dtype=torch.uint8), labels
+
+    stream = stream_of(8, 4, augment=random_level)
+    first, again, other = (torch.cat([b.images for b in stream.shuffled(seeded(s), 3)]) for s in (1, 1, 2))
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
+    assert {epoch for epoch, _ in told} == {3}
+    assert sorted(told[0][1] + told[1][1]) == list(range(8))
 
 
 def test_the_pictures_stay_as_they_are() -> None:
-    stream = stream_of(6, 3, augmentations=[lambda images, _: images.add_(7)])
+    stream = stream_of(6, 3, augment=lambda images, labels, _: (images.add_(7), labels))
     list(stream.shuffled(seeded(0)))
     assert stream.images[:, 0, 0, 0].tolist() == [0, 1, 2, 3, 4, 5]
+
+
+def test_pictures_that_are_not_shuffled_are_cut_from_their_middle() -> None:
+    images = np.arange(2 * 5 * 4, dtype=np.uint8).reshape(2, 5, 4, 1)
+    stream = Stream(images, np.arange(2), np.arange(2), Standardization((0.0,), (1 / 255,)), 2, crop_px=(2, 2))
+    [batch] = stream.in_order()
+    # Of three rows too many, two lie above: half of an odd number goes to the even one.
+    assert batch.images[0, 0].round().int().tolist() == [[9, 10], [13, 14]]
+    assert next(iter(stream.shuffled(seeded(0)))).images.shape == (2, 1, 5, 4)
 
 
 def test_a_memory_map_is_read_without_a_warning(tmp_path_factory: pytest.TempPathFactory) -> None:

@@ -11,7 +11,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from conviction.augment import build_augmentations
-from conviction.augment.geometric import HorizontalFlipConfig
+from conviction.augment.geometric import FlipConfig
 from conviction.core import rng
 from conviction.core.records import EpochRecord
 from conviction.data.standardize import Standardization
@@ -135,9 +135,9 @@ class TestFigures:
         assert record.train.accuracy == record.train_fixed.accuracy
 
     def test_fixed_figures_see_the_pictures_without_augmentation(self) -> None:
-        flip = build_augmentations([HorizontalFlipConfig(p=1)], (1, 8, 8))
+        flip = build_augmentations([FlipConfig(p=1)], (1, 8, 8), 10)
         plain = run(trainer(schedule=FROZEN, measure_train_fixed=True), 1)[0]
-        flipped = run(trainer(schedule=FROZEN, measure_train_fixed=True, augmentations=flip), 1)[0]
+        flipped = run(trainer(schedule=FROZEN, measure_train_fixed=True, augment=flip), 1)[0]
         assert flipped.train_fixed == plain.train_fixed
         assert flipped.validation == plain.validation
         assert flipped.train.loss != plain.train.loss
@@ -209,8 +209,8 @@ class TestClipping:
 
 class TestRandomNumbers:
     def test_the_seed_decides_every_bit(self) -> None:
-        flip = build_augmentations([HorizontalFlipConfig()], (1, 8, 8))
-        first, same, other = (trainer(RICH, seed=seed, augmentations=flip) for seed in (1, 1, 2))
+        flip = build_augmentations([FlipConfig()], (1, 8, 8), 10)
+        first, same, other = (trainer(RICH, seed=seed, augment=flip) for seed in (1, 1, 2))
         assert run(first) == run(same)
         assert equal(first.network, same.network)
         run(other)
@@ -235,7 +235,7 @@ class TestRandomNumbers:
 
     def test_torchs_own_generator_stays_as_it_was(self) -> None:
         before = torch.get_rng_state()
-        found = trainer(RICH, augmentations=build_augmentations([HorizontalFlipConfig()], (1, 8, 8)))
+        found = trainer(RICH, augment=build_augmentations([FlipConfig()], (1, 8, 8), 10))
         found.epoch_zero()
         run(found)
         assert torch.equal(torch.get_rng_state(), before)

@@ -1,0 +1,198 @@
+"""Augmentations of light and colour: brightness, contrast, saturation, hue, grey."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Annotated, Literal
+
+import torch
+from jaxtyping import Float
+from pydantic import Field
+from torch import Generator, Tensor
+
+from conviction.augment.base import AUGMENTATIONS, AugmentConfig, Recolouring, uniform
+
+Strength = Annotated[float, Field(gt=0, le=1, description="s: the factor is uniform on [1 − s, 1 + s]")]
+NoStrength = Annotated[
+    float, Field(ge=0, le=1, description="s: the factor is uniform on [1 − s, 1 + s]; 0: left alone")
+]
+# The weights of red, green and blue in grey, ITU-R BT.601.
+_GREY = (0.2989, 0.587, 0.114)
+Image = Float[Tensor, "B C H W"]
+Factors = Float[Tensor, " B"]
+
+
+class ColourConfig(AugmentConfig):
+    """What all of these share."""
+
+    p: float = Field(1.0, ge=0, le=1, description="Share of the images that get it")
+
+
+class BrightnessConfig(ColourConfig):
+    """Multiply all values of an image by a factor."""
+
+    name: Literal["brightness"] = "brightness"
+    strength: Strength = 0.4
+
+
+class ContrastConfig(ColourConfig):
+    """Draw an image towards its mean grey, or away from it."""
+
+    name: Literal["contrast"] = "contrast"
+    strength: Strength = 0.4
+
+
+class SaturationConfig(ColourConfig):
+    """Draw each pixel towards its grey, or away from it."""
+
+    name: Literal["saturation"] = "saturation"
+    strength: Strength = 0.4
+
+
+class HueConfig(ColourConfig):
+    """Turn the colours of an image around the colour circle."""
+
+    name: Literal["hue"] = "hue"
+    turns: float = Field(0.1, gt=0, le=0.5, description="Largest turn, either way; 0.5 is the opposite colour")
+
+
+class GrayscaleConfig(ColourConfig):
+    """Take the colours away."""
+
+    name: Literal["grayscale"] = "grayscale"
+    p: float = Field(0.2, ge=0, le=1, description="Share of the images that get it")
+
+
+class ColorJitterConfig(ColourConfig):
+    """Brightness, contrast, saturation and hue, in an order that each batch draws anew."""
+
+    name: Literal["color_jitter"] = "color_jitter"
+    brightness: NoStrength = 0.4
+    contrast: NoStrength = 0.4
+    saturation: NoStrength = 0.4
+    hue: float = Field(
+        0.1, ge=0, le=0.5, description="Largest turn around the colour circle, either way; 0: left alone"
+    )
+
+
+def grey(images: Image) -> Float[Tensor, "B 1 H W"]:
+    """The grey of each pixel; images of one channel are grey already."""
+    if images.shape[1] != 3:
+        return images
+    red, green, blue = images.unbind(1)
+    return (_GREY[0] * red).add_(green, alpha=_GREY[1]).add_(blue, alpha=_GREY[2]).unsqueeze(1)
+
+
+def blend(images: Image, others: Float[Tensor, "B _ _ _"], factor_B: Factors) -> Image:
+    """`factor · image + (1 − factor) · other`, clamped to [0, 1]."""
+    factor = factor_B.to(images.device)[:, None, None, None]
+    return torch.lerp(others.expand_as(images), images, factor).clamp_(0, 1)
+
+
+def brightness(images: Image, factor_B: Factors) -> Image:
+    """All values multiplied, clamped to [0, 1]."""
+    return (images * factor_B.to(images.device)[:, None, None, None]).clamp_(0, 1)
+
+
+def contrast(images: Image, factor_B: Factors) -> Image:
+    """Towards the image's mean grey below 1, away from it above."""
+    return blend(images, grey(images).mean(dim=(1, 2, 3), keepdim=True), factor_B)
+
+
+def saturation(images: Image, factor_B: Factors) -> Image:
+    """Towards each pixel's grey below 1, away from it above."""
+    return blend(images, grey(images), factor_B) if images.shape[1] == 3 else images
+
+
+def hue(images: Image, turns_B: Factors) -> Image:
+    """Colours turned by a share of the colour circle; hexcone model, as torchvision's `adjust_hue`."""
+    if images.shape[1] != 3:
+        return images
+    red, green, blue = images.unbind(1)
+    most, least = images.amax(dim=1), images.amin(dim=1)
+    spread = most - least
+    divisor = torch.where(spread == 0, 1.0, spread)
+    # In sixths of the circle: each third has one channel that is the largest.
+    sixth = torch.where(
+        most == red,
+        (green - blue) / divisor,
+        torch.where(most == green, 2 + (blue - red) / divisor, 4 + (red - green) / divisor),
+    )
+    turned = sixth + (turns_B.to(images.device) * 6)[:, None, None]
+    # Each channel is a trapezium over the circle, two sixths apart from the next one.
+    channels = []
+    for start in (5.0, 3.0, 1.0):
+        place = (turned + start) % 6
+        channels.append(most - spread * torch.minimum(place, 4 - place).clamp_(0, 1))
+    return torch.stack(channels, dim=1)
+
+
+class ByFactor(Recolouring):
+    """A change by a factor, or an amount, that each image draws on an interval."""
+
+    def __init__(self, change: Callable[[Image, Factors], Image], low: float, high: float, p: float) -> None:
+        self._change, self._low, self._high, self.p = change, low, high, p
+
+    def recolour(self, images: Image, generator: Generator) -> Image:
+        """Each image by its own draw."""
+        return self._change(images, uniform(len(images), self._low, self._high, generator))
+
+
+class Grayscale(Recolouring):
+    """Without colours, in the same number of channels."""
+
+    def __init__(self, p: float) -> None:
+        self.p = p
+
+    def recolour(self, images: Image, generator: Generator) -> Image:
+        """Grey."""
+        return grey(images).expand_as(images).clone()
+
+
+class ColorJitter(Recolouring):
+    """Several changes in a random order."""
+
+    def __init__(self, parts: list[ByFactor], p: float) -> None:
+        self._parts, self.p = parts, p
+
+    def recolour(self, images: Image, generator: Generator) -> Image:
+        """Each image by its own draws, all in the same order."""
+        for index in torch.randperm(len(self._parts), generator=generator).tolist():
+            images = self._parts[index].recolour(images, generator)
+        return images
+
+
+_CHANGES = {"brightness": brightness, "contrast": contrast, "saturation": saturation}
+_HOWARD = "A. Howard, Some improvements on deep convolutional neural network based image classification, 2013"
+
+
+@AUGMENTATIONS.register("brightness", BrightnessConfig, "Multiply all values by a factor", _HOWARD)
+@AUGMENTATIONS.register("contrast", ContrastConfig, "Towards the mean grey or away from it", _HOWARD)
+@AUGMENTATIONS.register("saturation", SaturationConfig, "Towards each pixel's grey or away from it", _HOWARD)
+def _build_by_factor(config: AugmentConfig) -> Recolouring:
+    assert isinstance(config, BrightnessConfig | ContrastConfig | SaturationConfig)
+    return ByFactor(_CHANGES[config.name], 1 - config.strength, 1 + config.strength, config.p)
+
+
+@AUGMENTATIONS.register("hue", HueConfig, "Turn the colours around the colour circle", "torchvision's adjust_hue")
+def _build_hue(config: AugmentConfig) -> Recolouring:
+    assert isinstance(config, HueConfig)
+    return ByFactor(hue, -config.turns, config.turns, config.p)
+
+
+@AUGMENTATIONS.register("grayscale", GrayscaleConfig, "Take the colours away, with probability p")
+def _build_grayscale(config: AugmentConfig) -> Recolouring:
+    assert isinstance(config, GrayscaleConfig)
+    return Grayscale(config.p)
+
+
+@AUGMENTATIONS.register(
+    "color_jitter", ColorJitterConfig, "Brightness, contrast, saturation and hue", "torchvision's ColorJitter"
+)
+def _build_color_jitter(config: AugmentConfig) -> Recolouring:
+    assert isinstance(config, ColorJitterConfig)
+    strengths = {"brightness": config.brightness, "contrast": config.contrast, "saturation": config.saturation}
+    parts = [ByFactor(_CHANGES[name], 1 - s, 1 + s, 1.0) for name, s in strengths.items() if s > 0]
+    if config.hue > 0:
+        parts.append(ByFactor(hue, -config.hue, config.hue, 1.0))
+    return ColorJitter(parts, config.p)

@@ -1,0 +1,124 @@
+"""Augmentations of grey levels: invert, solarize, posterize, autocontrast, equalize."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from pydantic import Field
+from torch import Generator, Tensor
+
+from conviction.augment.base import AUGMENTATIONS, GREY_LEVELS, AugmentConfig, Recolouring
+
+Image = Float[Tensor, "B C H W"]
+
+
+class ToneConfig(AugmentConfig):
+    """What all of these share."""
+
+    p: float = Field(0.5, ge=0, le=1, description="Share of the images that get it")
+
+
+class InvertConfig(ToneConfig):
+    """Turn light into dark."""
+
+    name: Literal["invert"] = "invert"
+
+
+class SolarizeConfig(ToneConfig):
+    """Turn what is lighter than a threshold into dark."""
+
+    name: Literal["solarize"] = "solarize"
+    threshold: float = Field(0.5, ge=0, le=1, description="On [0, 1]; values from it on are inverted")
+
+
+class PosterizeConfig(ToneConfig):
+    """Keep the highest bits of each grey level alone."""
+
+    name: Literal["posterize"] = "posterize"
+    bits: int = Field(4, ge=1, le=7)
+
+
+class AutocontrastConfig(ToneConfig):
+    """Stretch each channel of an image to the whole range."""
+
+    name: Literal["autocontrast"] = "autocontrast"
+
+
+class EqualizeConfig(ToneConfig):
+    """Spread each channel's grey levels so that all are equally frequent."""
+
+    name: Literal["equalize"] = "equalize"
+
+
+def invert(images: Image) -> Image:
+    """1 − value."""
+    return 1 - images
+
+
+def solarize(images: Image, threshold_B: Float[Tensor, " B"]) -> Image:
+    """Inverted where a value is at the image's threshold or above."""
+    return torch.where(images >= threshold_B.to(images.device)[:, None, None, None], 1 - images, images)
+
+
+def posterize(images: Image, bits_B: Tensor) -> Image:
+    """The grey level with its lower bits cleared; `bits` (B) are those that are kept, 8 keeps all."""
+    # Of each level, the multiple of the step below it.
+    step = torch.pow(2.0, 8 - bits_B.to(images.device, torch.float32))[:, None, None, None]
+    levels = (images * GREY_LEVELS).round()
+    return (levels / step).floor() * step / GREY_LEVELS
+
+
+def autocontrast(images: Image) -> Image:
+    """Each channel's least value to 0 and largest to 1; a channel of one value is left alone."""
+    least, most = images.amin(dim=(2, 3), keepdim=True), images.amax(dim=(2, 3), keepdim=True)
+    spread = most - least
+    return torch.where(spread > 0, (images - least) / torch.where(spread > 0, spread, 1.0), images)
+
+
+def equalize(images: Image) -> Image:
+    """Each channel's grey levels through its own cumulative histogram, as Pillow and torchvision do it."""
+    batch, channels, height, width = images.shape
+    levels = (images * GREY_LEVELS).round().long().reshape(batch * channels, height * width)
+    counts = torch.zeros((len(levels), GREY_LEVELS + 1), dtype=torch.int64, device=images.device)
+    counts.scatter_add_(1, levels, torch.ones_like(levels))
+    below = counts.cumsum(dim=1)
+    # The level that is largest of all does not count, and a channel whose step is 0 is left alone.
+    last = counts.gather(1, levels.amax(dim=1, keepdim=True))
+    step = (height * width - last) // GREY_LEVELS
+    table = ((below - counts + step // 2) // step.clamp(min=1)).clamp_(0, GREY_LEVELS)
+    spread = table.gather(1, levels)
+    return (torch.where(step > 0, spread, levels).float() / GREY_LEVELS).view(images.shape)
+
+
+class Tone(Recolouring):
+    """A change without a draw of its own, but for the images that get it."""
+
+    def __init__(self, change: Callable[[Image], Image], p: float) -> None:
+        self._change, self.p = change, p
+
+    def recolour(self, images: Image, generator: Generator) -> Image:
+        """All of them alike."""
+        return self._change(images)
+
+
+_CUBUK = "E. Cubuk et al., AutoAugment, 2018, appendix"
+
+
+@AUGMENTATIONS.register("invert", InvertConfig, "Turn light into dark", _CUBUK)
+@AUGMENTATIONS.register("solarize", SolarizeConfig, "Turn what is lighter than a threshold into dark", _CUBUK)
+@AUGMENTATIONS.register("posterize", PosterizeConfig, "Keep the highest bits of each grey level", _CUBUK)
+@AUGMENTATIONS.register("autocontrast", AutocontrastConfig, "Stretch each channel to the whole range", _CUBUK)
+@AUGMENTATIONS.register("equalize", EqualizeConfig, "Make all grey levels equally frequent", _CUBUK)
+def _build_tone(config: AugmentConfig) -> Recolouring:
+    assert isinstance(config, ToneConfig)
+    if isinstance(config, SolarizeConfig):
+        threshold = config.threshold
+        return Tone(lambda images: solarize(images, torch.full((len(images),), threshold)), config.p)
+    if isinstance(config, PosterizeConfig):
+        bits = config.bits
+        return Tone(lambda images: posterize(images, torch.full((len(images),), bits)), config.p)
+    changes = {"invert": invert, "autocontrast": autocontrast, "equalize": equalize}
+    return Tone(changes[config.name], config.p)
