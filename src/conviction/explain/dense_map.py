@@ -19,8 +19,7 @@ class DenseMap:
 
     `probabilities` is `float32` (K, h, w), in the order of `classes`. Position (row, column) speaks of the window of
     `window_px` (height, width) whose upper left corner lies at `(row, column) · stride_px`. Where the network pads its
-    maps, it is not quite what it says of that window alone, which would have black around it; where it normalises by
-    statistics of the whole map (`layer`, `group`), the rest of the picture has a part in it too.
+    maps, it is not quite what it says of that window alone, which would have black around it.
     """
 
     classes: tuple[str, ...]

@@ -17,10 +17,15 @@ AXES = (0, 1)
 
 @dataclass(frozen=True)
 class Factor:
-    """A part of a dimension: how many positions, and the side of the picture that it runs along, if any."""
+    """A part of a dimension: how many positions, and the side of the picture that it runs along, if any.
+
+    `varies` where its positions may see less than the field tells, which is what all of them see together: of joined
+    maps, some channels have a smaller field than others.
+    """
 
     size: int
     axis: int | None = None
+    varies: bool = False
 
 
 Dimension = tuple[Factor, ...]
@@ -78,7 +83,7 @@ class Field:
     def bound(self, shape: Sequence[int]) -> Field:
         """For a tensor of `shape` that depends on this one in a way that is not known."""
         mixed = self.mixed(range(len(self.dimensions)))
-        loses = any(self.holder(axis) is not None for axis in AXES)
+        loses = any(factor.axis is not None or factor.varies for row in self.dimensions for factor in row)
         return replace(mixed, dimensions=plain(shape), is_exact=self.is_exact and not loses)
 
     def permuted(self, order: Sequence[int]) -> Field:
@@ -99,8 +104,8 @@ class Field:
                     taken.append(part)
                     room //= part.size
                 elif part.axis is None and part.size % room == 0:
-                    taken.append(Factor(room))
-                    parts.insert(0, Factor(part.size // room))
+                    taken.append(replace(part, size=room))
+                    parts.insert(0, replace(part, size=part.size // room))
                     room = 1
                 else:
                     return self.bound(shape)
@@ -132,7 +137,10 @@ def united(fields: Sequence[Field], shape: Sequence[int]) -> Field:
         sided = [row for row in rows if any(factor.axis is not None for factor in row)]
         if len(sided) > 1:
             return _bound(aligned, shape)
-        dimensions.append(sided[0] if sided else plain([size])[0])
+        uneven = [row for row in rows if is_varying(row)]
+        dimensions.append(
+            sided[0] if sided else plain([size])[0] if not uneven else uneven[0] if len(uneven) == 1 else _uneven(size)
+        )
     exact = all(field.is_exact for field in aligned)
     maps: list[AxisMap] = []
     for axis in AXES:
@@ -160,16 +168,39 @@ def united(fields: Sequence[Field], shape: Sequence[int]) -> Field:
     return Field(tuple(dimensions), (maps[0], maps[1]), exact)
 
 
+def varying(field: Field, index: int) -> Field:
+    """With positions along a dimension that may see less than others."""
+    row = _uneven(_size(field.dimensions[index]))
+    return replace(field, dimensions=(*field.dimensions[:index], row, *field.dimensions[index + 1 :]))
+
+
+def is_varying(dimension: Dimension) -> bool:
+    """Whether its positions may see less than the field tells."""
+    return any(factor.varies for factor in dimension)
+
+
+def _size(dimension: Dimension) -> int:
+    return math.prod(factor.size for factor in dimension)
+
+
+def _uneven(size: int) -> Dimension:
+    return (Factor(size, varies=True),) if size > 1 else ()
+
+
 def written_into(written: Field, shape: Sequence[int]) -> Field:
     """The field of a tensor of `shape` in which no picture had a part before something was written into it."""
     if len(written.dimensions) != len(shape):
-        return written.bound(shape)
+        return replace(written.bound(shape), is_exact=False)
     dimensions = []
     for row, size in zip(written.dimensions, shape, strict=True):
         is_side = any(factor.axis is not None for factor in row)
-        if is_side and math.prod(factor.size for factor in row) != size:
-            return written.bound(shape)
-        dimensions.append(row if is_side else plain([size])[0])
+        if is_side and _size(row) != size:
+            return replace(written.bound(shape), is_exact=False)
+        # Where it is larger than what was written, the rest sees nothing.
+        is_part = _size(row) != size or is_varying(row)
+        dimensions.append(
+            row if is_side else ((Factor(size, varies=True),) if is_part and size > 1 else plain([size])[0])
+        )
     return replace(written, dimensions=tuple(dimensions))
 
 
@@ -178,7 +209,16 @@ def joined(fields: Sequence[Field], shape: Sequence[int], index: int) -> Field:
     if any(factor.axis is not None for field in fields for factor in field.dimensions[index]):
         return _bound(fields, shape)
     same = [replace(field, dimensions=_replaced(field.dimensions, index, shape[index])) for field in fields]
-    return united(same, shape)
+    found = united(same, shape)
+    are_even = not any(is_varying(field.dimensions[index]) for field in fields)
+    if are_even and len({field.maps for field in fields}) == 1:
+        return found
+    parts = {_size(field.dimensions[index]) for field in fields}
+    if not are_even or len(parts) > 1:
+        return varying(found, index)
+    # Parts of one size, as ShuffleNet has them: within each all see the same.
+    row = (*_uneven(len(fields)), *plain([parts.pop()])[0])
+    return replace(found, dimensions=(*found.dimensions[:index], row, *found.dimensions[index + 1 :]))
 
 
 def _replaced(dimensions: tuple[Dimension, ...], index: int, size: int) -> tuple[Dimension, ...]:

@@ -6,6 +6,7 @@ convolutions, poolings and what else looks through windows stand in `window_rule
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -14,7 +15,7 @@ import torch
 from torch import Tensor
 
 from conviction.nets.axis_map import AxisMap, Unrelated
-from conviction.nets.field import Dimension, Factor, Field, anything_of, joined, plain, united
+from conviction.nets.field import Dimension, Factor, Field, anything_of, is_varying, joined, plain, united
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,8 @@ class Call:
     shape: tuple[int, ...]
     # Which of several results is asked for.
     result: int = 0
+    # Height and width of the picture.
+    picture_px: tuple[int, int] = (0, 0)
 
     def argument(self, position: int, default: Any = None) -> Any:
         """An argument that may have been left out."""
@@ -89,7 +92,7 @@ def resulting_field(operation: Any, call: Call) -> Field | None:
 
 # Beside those that torch itself marks as going element by element.
 @rule(
-    *("clone", "_to_copy", "alias", "detach", "lift_fresh", "contiguous", "copy", "expand"),
+    *("clone", "_to_copy", "alias", "detach", "lift_fresh", "contiguous", "expand"),
     *("native_dropout", "dropout", "hardswish", "hardsigmoid", "hardtanh", "mish", "silu", "gelu", "elu", "celu"),
     *("leaky_relu", "softplus", "_prelu_kernel", "rrelu_with_noise", "log_sigmoid_forward", "threshold", "where"),
 )
@@ -139,7 +142,7 @@ def _cumulated(call: Call) -> Field | None:
 def _chosen(call: Call) -> Field | None:
     """Fewer positions along one dimension, each made from all, or from some, of those before."""
     field, index = call.field(0), call.named("dim") % len(call.shape)
-    if field is None or any(factor.axis is not None for factor in field.dimensions[index]):
+    if field is None or any(factor.axis is not None or factor.varies for factor in field.dimensions[index]):
         return None
     return replace(field, dimensions=replaced(field.dimensions, index, plain([call.shape[index]])[0]))
 
@@ -231,7 +234,20 @@ def _split(call: Call) -> Field | None:
 
 
 def _cut(field: Field, index: int, start: int, step: int, size: int) -> Field:
+    first, *others = field.dimensions[index] or (Factor(1),)
+    group = math.prod(factor.size for factor in others)
+    if is_varying(tuple(others)) and not (first.varies or first.axis is not None or start % group or size % group):
+        # Whole groups, each of which sees what all of them see.
+        kept = (*plain([size // group])[0], *others) if step == 1 else (Factor(size, varies=True),)
+        return replace(field, dimensions=replaced(field.dimensions, index, kept), is_exact=field.is_exact and step == 1)
     return along(field, index, size, lambda old: old.windowed(1, step, -start))
+
+
+@rule("copy")
+def _copied(call: Call) -> Field | None:
+    """What was there before is overwritten."""
+    field = call.field(1)
+    return field and united([field], call.shape)
 
 
 @rule("cat")
@@ -306,6 +322,10 @@ def _multiplied(call: Call, left: int, right: int) -> Field | None:
 
 def along(field: Field, index: int, size: int, change: Callable[[AxisMap], AxisMap]) -> Field:
     """The field with the map of one dimension changed; where the dimension is no plain side, a bound along it."""
+    if is_varying(field.dimensions[index]):
+        is_whole = size == math.prod(factor.size for factor in field.dimensions[index])
+        loose = replace(field, is_exact=field.is_exact and is_whole)
+        return replace(loose, dimensions=replaced(field.dimensions, index, (Factor(size, varies=True),)))
     axis = next((factor.axis for factor in field.dimensions[index] if factor.axis is not None), None)
     if axis is None:
         return replace(field, dimensions=replaced(field.dimensions, index, plain([size])[0]))

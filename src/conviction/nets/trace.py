@@ -10,7 +10,7 @@ import dataclasses
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, is_dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -20,7 +20,7 @@ from torch.utils.weak import WeakTensorKeyDictionary
 import conviction.nets.window_rules  # noqa: F401 - enters its rules
 from conviction.nets.cost import multiply_accumulates
 from conviction.nets.dispatch import OperationMode, WritesPictures, run_on_meta
-from conviction.nets.field import AXES, Field, anything_of, input_field, united, written_into
+from conviction.nets.field import AXES, Field, anything_of, input_field, united, varying, written_into
 from conviction.nets.field_rules import Call, resulting_field
 
 # Operations that only look at a tensor in another way, or make one that no picture has a part in.
@@ -157,6 +157,7 @@ class _Tracer(OperationMode):  # type: ignore[no-untyped-call]
         self._frames: list[_Frame] = []
         self._fields: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
         self._fields[images] = input_field(images.shape)
+        self._picture_px = (images.shape[2], images.shape[3])
         # Tensors that no picture has a part in, as long as none is written into them.
         self._constants: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
         self._failed: list[str] | None = None
@@ -228,11 +229,11 @@ class _Tracer(OperationMode):  # type: ignore[no-untyped-call]
         results = list(output) if isinstance(output, list | tuple) else [output]
         for index, result in enumerate(results):
             if isinstance(result, Tensor):
-                call = Call(operation, arguments, self._field_of, tuple(result.shape), index)
+                call = Call(operation, arguments, self._field_of, tuple(result.shape), index, self._picture_px)
                 found = resulting_field(operation, call)
                 if found is not None:
                     self._remember(operation, result, found)
-                else:
+                elif result not in self._fields:
                     self._constants[result] = True
         origins = self._origins_of(all_tensors(arguments))
         step = self._count(name, multiply_accumulates(name, arguments, output), results[0] if results else None)
@@ -258,16 +259,21 @@ class _Tracer(OperationMode):  # type: ignore[no-untyped-call]
         self._fields[result] = found
 
     def _spread(self, changed: Tensor, found: Field) -> None:
-        """What is written through one view is seen through the others."""
+        """What is written through one view is seen through the others, as far as they show the same place."""
         place = changed.untyped_storage()._cdata
         for other in [*self._fields, *self._constants]:
             if other is changed or other.untyped_storage()._cdata != place:
                 continue
-            former = self._field_of(other)
-            if former is None:
-                self._fields[other] = written_into(found, tuple(other.shape))
-            elif (former.dimensions, former.maps) != (found.dimensions, found.maps):
-                self._fields[other] = _overwritten(former, found, tuple(other.shape))
+            former, shape = self._field_of(other), tuple(other.shape)
+            overlap = _overlap(changed, other)
+            if overlap == "same":
+                self._fields[other] = found
+            elif overlap == "within":
+                new = written_into(found, shape)
+                self._fields[other] = new if former is None else _overwritten(former, new, shape)
+            elif overlap == "unknown":
+                fields = [field for field in (former, found) if field is not None]
+                self._fields[other] = replace(anything_of(fields, shape), is_exact=False)
 
     def _count(self, name: str, macs: int, result: object) -> Step | None:
         """The step that an operation belongs to, or is; None where it is not shown."""
@@ -284,14 +290,50 @@ class _Tracer(OperationMode):  # type: ignore[no-untyped-call]
         return step
 
 
+def _overlap(written: Tensor, other: Tensor) -> Literal["same", "within", "none", "unknown"]:
+    """How a view that was written to lies in another one of the same storage.
+
+    `within`: it covers whole sides of the other, and only a part of its channels.
+    """
+    if written.ndim != other.ndim or written.stride() != other.stride():
+        return "unknown"
+    away = int(written.storage_offset() - other.storage_offset())
+    rest, strides = abs(away), other.stride()
+    starts = [0] * other.ndim
+    room = 0
+    for index in sorted(range(other.ndim), key=lambda index: strides[index], reverse=True):
+        if strides[index] == 0:
+            return "unknown"
+        start, rest = divmod(rest, strides[index])
+        first, later = (other, written) if away > 0 else (written, other)
+        # Beyond the end of its row a view would go on in the next one.
+        if room and strides[index] * max(first.shape[index], start + later.shape[index]) > room:
+            return "unknown"
+        room = strides[index]
+        starts[index] = start if away > 0 else -start
+    if rest:
+        return "unknown"
+    spans = list(zip(starts, written.shape, other.shape, strict=True))
+    if any(start >= size or start + length <= 0 for start, length, size in spans):
+        return "none"
+    if all(start == 0 and length == size for start, length, size in spans):
+        return "same"
+    is_whole = all(start == 0 and length == size for start, length, size in spans[2:])
+    return "within" if is_whole and other.ndim == _PICTURE_DIMENSIONS else "unknown"
+
+
+# Those of a batch of maps.
+_PICTURE_DIMENSIONS = 4
+
+
 def _overwritten(former: Field, written: Field, shape: tuple[int, ...]) -> Field:
-    """The field of a tensor a part of which was written over; whole sides of it, or anything."""
+    """The field of a tensor a part of whose channels was written over: there it is the new one, elsewhere the old."""
     same = len(former.dimensions) == len(written.dimensions) and all(
         (former.holder(axis), former.extent(axis)) == (written.holder(axis), written.extent(axis)) for axis in AXES
     )
     if not same:
-        return anything_of([former, written], shape)
-    return united([former, replace(written, dimensions=former.dimensions)], shape)
+        return replace(anything_of([former, written], shape), is_exact=False)
+    return varying(united([former, replace(written, dimensions=former.dimensions)], shape), 1)
 
 
 def _by_position(operation: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from conviction.nets.axis_map import AxisMap
-from conviction.nets.field import Field, plain
+from conviction.nets.field import AXES, Field, is_varying, plain, varying
 from conviction.nets.field_rules import Call, along, replaced, rule
 
 
@@ -16,14 +16,33 @@ def _convolution(call: Call) -> Field | None:
     field, weight = call.field(0), call.argument(1)
     if field is None or call.field(1) is not None:
         return None
+    # Of grouped channels, each group sees its own.
+    groups = call.argument(8) if len(call.arguments) > 8 else 1
+    is_uneven = groups > 1 and is_varying(field.dimensions[1])
     field = field.mixed([1])
     field = replace(field, dimensions=replaced(field.dimensions, 1, plain([call.shape[1]])[0]))
+    field = varying(field, 1) if is_uneven else field
     for number in range(len(call.shape) - 2):
         kernel = weight.shape[2 + number]
         stride, padding, dilation = (_nth(call.argument(position), number) for position in (3, 4, 5))
         moved = AxisMap.transposed if call.argument(6) else AxisMap.windowed
         change = _with_sizes(moved, kernel, stride, padding, dilation)
+        if padding and not call.argument(6):
+            field = _padded_where_the_picture_ends(call, field, 2 + number)
         field = along(field, 2 + number, call.shape[2 + number], change)
+    return field
+
+
+def _padded_where_the_picture_ends(call: Call, field: Field, index: int) -> Field:
+    """The field before a padding; a bound where a crop left pixels of the picture beyond the map.
+
+    Fields go on in the padding as if the map did. There, they would then lie in the picture, and nothing is seen.
+    """
+    for axis in AXES:
+        if field.holder(axis) == index:
+            seen = field.maps[axis]
+            is_cut = seen.at(-1)[0] >= 0 or seen.at(field.extent(axis))[1] < call.picture_px[axis]
+            return replace(field, is_exact=field.is_exact and not is_cut)
     return field
 
 
@@ -46,6 +65,8 @@ def _pooled(call: Call, dilation: Sequence[int]) -> Field | None:
     for number in range(num_sides):
         index = len(call.shape) - num_sides + number
         sizes = [_nth(values, number) for values in (kernel, stride, padding, dilation)]
+        if sizes[2]:
+            field = _padded_where_the_picture_ends(call, field, index)
         field = along(field, index, call.shape[index], _with_sizes(AxisMap.windowed, *sizes))
     return field
 
@@ -69,6 +90,8 @@ def _padded(call: Call) -> Field | None:
     for number in range(len(padding) // 2):
         index = len(call.shape) - 1 - number
         before = padding[2 * number]
+        if max(padding[2 * number : 2 * number + 2]) > 0:
+            field = _padded_where_the_picture_ends(call, field, index)
         field = along(field, index, call.shape[index], _with_sizes(AxisMap.windowed, 1, 1, before))
     return field
 
@@ -91,9 +114,14 @@ def _mirrored(call: Call) -> Field | None:
 @rule("upsample_nearest2d", "upsample_bilinear2d")
 def _upsampled(call: Call) -> Field | None:
     field, former = call.field(0), call.argument(0).shape
-    is_bilinear = isinstance(call.argument(2), bool)
-    if field is None or call.argument(2) is True:
+    is_bilinear = call.named("align_corners") is not None
+    if field is None or call.named("align_corners"):
         return None
+    for side, index in (("scales_h", 2), ("scales_w", 3)):
+        # The kernel goes by the factor that was asked for, whatever the sizes round to.
+        asked = call.named(side)
+        if asked is not None and asked != call.shape[index] / former[index]:
+            return None
     for index in (2, 3):
         if call.shape[index] % former[index]:
             return None

@@ -101,6 +101,7 @@ class Written(nn.Module):
         super().__init__()
         self.point, self.narrow, self.wide = conv(1), conv(3, padding=1), conv(5, padding=2)
         self.join, self.pair = nn.Conv2d(6, 4, 1), nn.Conv2d(3, 6, 3, padding=1)
+        self.tall = conv((1, 7), padding=(0, 3))
         # A layer at the end, whose output the gradients are taken of.
         self.end = nn.Identity()
         self._forward = forward
@@ -147,7 +148,7 @@ def field_of(network: nn.Module, shape: tuple[int, int, int] = (3, 32, 32), laye
     return reached[layer].receptive_field
 
 
-def conv(*sizes: int, **options: Any) -> nn.Conv2d:
+def conv(*sizes: Any, **options: Any) -> nn.Conv2d:
     return nn.Conv2d(3, 3, *sizes, **options)
 
 
@@ -275,16 +276,93 @@ def test_attention_and_rolling_give_a_bound() -> None:
     assert (found.status, found.size_px) == ("UPPER BOUND", (16, 16))
 
 
+def through_a_crop(network: Any, images: Tensor) -> Tensor:
+    drawn = torch.zeros_like(images)
+    drawn[:, :, 2:-2, 2:-2].copy_(network.narrow(images)[:, :, 2:-2, 2:-2])
+    return network.point(drawn[:, :, 4:, 4:])
+
+
+def turned(network: Any, images: Tensor) -> Tensor:
+    drawn = torch.zeros_like(images)
+    drawn.transpose(2, 3).copy_(network.tall(images))
+    return network.point(drawn)
+
+
+def odd_and_even(network: Any, images: Tensor) -> Tensor:
+    drawn = torch.zeros_like(images)
+    drawn[:, :, ::2, ::2] = network.wide(images)[:, :, ::2, ::2]
+    return network.point(drawn[:, :, 1::2, 1::2] + network.point(images)[:, :, 1::2, 1::2])
+
+
+def overwritten(network: Any, images: Tensor) -> Tensor:
+    maps = network.wide(images).clone()
+    maps[:, :] = network.narrow(images)
+    return maps
+
+
+def half_added(network: Any, images: Tensor) -> Tensor:
+    maps = network.join(torch.cat([network.point(images)] * 2, dim=1))
+    first, second = maps[:, :2], maps[:, 2:]
+    first += network.wide(images)[:, :2]
+    return second * 1
+
+
+EXACT_THOUGH_WRITTEN = {"overwritten": (overwritten, 3), "the other half": (half_added, 1)}
+
+
+@pytest.mark.parametrize("name", EXACT_THOUGH_WRITTEN)
+def test_what_is_not_written_to_or_written_over_keeps_its_own_field(name: str) -> None:
+    forward, size = EXACT_THOUGH_WRITTEN[name]
+    found = field_of(Written(forward))
+    assert (found.status, found.size_px) == ("EXACT", (size, size))
+    assert check_fields(Written(forward), (3, 32, 32)).disagreements == ()
+
+
+@pytest.mark.parametrize(
+    "of_the_join", [lambda maps: maps[:, :3], lambda maps: maps.unbind(1)[0], lambda maps: maps.chunk(2, 1)[0]]
+)
+def test_a_part_of_joined_channels_has_a_bound(of_the_join: Callable[[Tensor], Tensor]) -> None:
+    network = Written(lambda n, x: of_the_join(torch.cat([n.narrow(x), n.wide(x)], dim=1)) * 1)
+    assert field_of(network).status == "UPPER BOUND"
+    assert check_fields(network, (3, 32, 32)).disagreements == ()
+
+
+def test_channels_shuffled_among_branches_keep_their_field() -> None:
+    """As ShuffleNet's: each half of the shuffled channels has some of both branches."""
+
+    def forward(network: Any, images: Tensor) -> Tensor:
+        maps = torch.cat([network.pair(images), torch.cat([network.wide(images)] * 2, dim=1)], dim=1)
+        shuffled = maps.view(1, 2, 6, 32, 32).transpose(1, 2).reshape(1, 12, 32, 32)
+        return shuffled.chunk(2, dim=1)[0]
+
+    found = field_of(Written(forward))
+    assert (found.status, found.size_px) == ("EXACT", (5, 5))
+
+
 @pytest.mark.parametrize(
     "forward",
     [
+        through_a_crop,
+        turned,
+        odd_and_even,
+        lambda n, x: n.narrow(x[:, :, 4:28, 4:28]),
+        lambda n, x: n.narrow(nn.functional.pad(x, (-3, -3, -3, -3))),
+        lambda n, x: nn.functional.interpolate(x[:, :, :4, :4], scale_factor=3.2),
+        lambda n, x: nn.functional.interpolate(x[:, :, :4, :4], scale_factor=2.2, mode="bilinear"),
         lambda n, x: n.narrow(x).cumsum(2),
         lambda n, x: torch.cat([n.narrow(x), n.wide(x)], dim=3),
         lambda n, x: n.narrow(x).repeat(1, 1, 2, 1),
         lambda n, x: nn.functional.interpolate(n.narrow(x), size=(50, 50)),
         lambda n, x: nn.functional.interpolate(n.narrow(x), scale_factor=2, mode="bicubic"),
     ],
-    ids=["sums so far", "side by side", "tiled", "to 50 by nearest", "bicubic"],
+    ids=[
+        *("window of a canvas", "turned canvas", "odd and even", "crop", "negative padding", "by 3.2", "by 2.2"),
+        "sums so far",
+        "side by side",
+        "tiled",
+        "to 50 by nearest",
+        "bicubic",
+    ],
 )
 def test_other_operations_give_a_bound_that_holds(forward: Callable[[Any, Tensor], Tensor]) -> None:
     network = Written(forward)

@@ -203,7 +203,7 @@ def test_other_ways_to_write_a_classifier(forward: Callable[[Any, Tensor], Tenso
         (lambda n, x: n.wide(n.convolution(x).sum((2, 3))), "wide: what reaches it is no map any more, but 4 numbers"),
         (
             lambda n, x: n.wide(functional.avg_pool2d(n.convolution(x), n.convolution(x).shape[2:]).flatten(1)),
-            "does not slide",
+            "avg_pool2d: each of its positions depends on the whole picture",
         ),
         (lambda n, x: n.wide(n.convolution(x).mean((2, 3))) if x.sum() > 0 else None, "torch.fx cannot follow"),
         (lambda n, x: n.linear(n.convolution(x[:, :, 2:]).flatten(1)), "does not take pictures of 3×8×8"),
@@ -212,6 +212,62 @@ def test_other_ways_to_write_a_classifier(forward: Callable[[Any, Tensor], Tenso
 def test_what_cannot_slide_is_refused(forward: Callable[[Any, Tensor], object], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         to_dense_map(Written(forward), (3, 8, 8))
+
+
+def unpadded(*between: nn.Module, features: int = 4 * 36) -> nn.Sequential:
+    return nn.Sequential(nn.Conv2d(3, 4, 3), *between, nn.Flatten(), nn.Linear(features, 5))
+
+
+class Applied(nn.Module):
+    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, maps: Tensor) -> Tensor:
+        return self.function(maps)
+
+
+@pytest.mark.parametrize(
+    "network",
+    [
+        unpadded(nn.InstanceNorm2d(4)),
+        unpadded(nn.GroupNorm(1, 4)),
+        unpadded(nn.BatchNorm2d(4, track_running_stats=False)),
+        unpadded(nn.Softmax(3)),
+        unpadded(Applied(lambda maps: maps.flip(3))),
+        unpadded(Applied(lambda maps: maps.roll(1, 3))),
+        unpadded(Applied(lambda maps: maps.transpose(2, 3))),
+        unpadded(Applied(lambda maps: maps / (maps.shape[2] * 1.0))),
+        unpadded(Applied(lambda maps: maps * torch.ones_like(maps[:, :1]).cumsum(3))),
+        nn.Sequential(nn.Conv2d(3, 4, 2, 2), nn.ConvTranspose2d(4, 4, 2, 2), nn.Flatten(), nn.Linear(4 * 64, 5)),
+    ],
+    ids=["instance", "group", "batch", "softmax", "flip", "roll", "transposed", "size", "coordinates", "enlarged"],
+)
+def test_what_says_something_else_of_a_window_is_refused(network: nn.Module) -> None:
+    with pytest.raises(ConfigError, match="cannot be turned into a dense map"):
+        to_dense_map(network.eval(), (3, 8, 8))
+
+
+@pytest.mark.parametrize(
+    ("name", "stride", "size"),
+    [("resnet18", 32, (4, 3)), ("squeezenet1_1", 16, (7, 5)), ("shufflenet_v2_x0_5", 32, (4, 3))],
+)
+def test_strides_of_networks_that_round_at_the_edge(name: str, stride: int, size: tuple[int, int]) -> None:
+    dense = to_dense_map(on_meta(lambda: models.get_model(name, weights=None)), (3, 224, 224))
+    assert map_stride(dense, (3, 224, 224)) == (stride, stride)
+    assert dense(torch.empty((1, 3, 320, 288), device="meta")).shape[2:] == size
+
+
+@pytest.mark.parametrize("side_px", [28, 30, 32])
+def test_strides_where_poolings_leave_pixels_over(side_px: int) -> None:
+    described = {"blocks": [{"filters": 4, "pooling": {}}] * 3}
+    network = build_network(BlocksConfig.model_validate(described), (3, side_px, side_px), 5)
+    assert map_stride(to_dense_map(network, (3, side_px, side_px)), (3, side_px, side_px)) == (8, 8)
+
+
+def test_pixels_rearranged() -> None:
+    network = nn.Sequential(nn.PixelUnshuffle(2), nn.Conv2d(12, 8, 3), nn.Flatten(), nn.Linear(8 * 4, 5))
+    assert map_stride(to_dense_map(network, (3, 8, 8)), (3, 8, 8)) == (2, 2)
 
 
 @pytest.mark.parametrize(("name", "place"), [("efficientnet_b0", "features.1.0.block.1"), ("vit_b_32", "heads.head")])
