@@ -47,7 +47,7 @@ docs: setup ## Write the generated pages of docs/reference anew
 	@UPDATE_DOCS=1 $(BIN)/python -m pytest -q tests/docs tests/end_to_end/test_bad_input.py
 
 lock: setup ## Choose the newest versions and write requirements.lock
-	@$(BIN)/uv pip compile -q --upgrade pyproject.toml --extra postgresql --group dev --universal \
+	@$(BIN)/uv pip compile -q --upgrade pyproject.toml --extra parquet --extra postgresql --group dev --universal \
 		--python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url \
 		--no-emit-find-links -o requirements.lock
 

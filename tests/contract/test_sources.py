@@ -44,6 +44,21 @@ def cifar10(tmp_path: Path) -> str:
     return str(root)
 
 
+def table(tmp_path: Path) -> str:
+    root = Path(folder(tmp_path))
+    names = sorted(path.relative_to(root).as_posix() for path in root.rglob("*.png"))
+    # Without a line feed at the end, so that the last letter is one of a label.
+    lines = [f"{name},{name.split('/')[0]},{name.split('/')[1]}" for name in names]
+    (root / "list.csv").write_text("\n".join(["file,split,label", *lines]))
+    return str(root / "list.csv")
+
+
+def tab_separated(tmp_path: Path) -> str:
+    place = Path(table(tmp_path))
+    place.with_suffix(".tsv").write_text(place.read_text().replace(",", "\t"))
+    return str(place.with_suffix(".tsv"))
+
+
 def embedded(tmp_path: Path) -> None:
     return None
 
@@ -52,6 +67,7 @@ MADE: dict[str, list[Callable[[Path], str | None]]] = {
     "folder": [folder, archive],
     "mnist": [mnist, folder, archive],
     "cifar10": [cifar10, folder, archive],
+    "table": [table, tab_separated],
     "digits": [embedded],
 }
 

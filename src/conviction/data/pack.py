@@ -31,7 +31,7 @@ from conviction.data.decode import DecodeSettings, UnreadablePicture, as_array, 
 from conviction.data.source.base import Content, Entry, Source, SourceConfig, open_source
 from conviction.data.source.locate import cache_folder
 
-PACK_FORMAT = 2
+PACK_FORMAT = 3
 _ARRAYS = ("images.npy", "labels.npy", "splits.npy")
 SPLIT_CODES: dict[SplitName | None, int] = {None: -1, "train": 0, "validation": 1, "test": 2}
 UNREADABLE_LABEL = -1
@@ -48,7 +48,8 @@ class Pack:
     """All pictures of a source, in the order of their paths.
 
     `images` is `uint8` (N, H, W, C), memory-mapped; `labels` is `int64` (N), -1 where a picture was skipped; `splits`
-    holds `SPLIT_CODES`; `digest` is the SHA-256 of the decoded pictures, their labels and their splits.
+    holds `SPLIT_CODES`; `digest` is the SHA-256 of the decoded pictures, their labels and their splits. `groups` names
+    the group of each picture, None where it has none; it is empty where the source has no groups.
     """
 
     images: np.ndarray
@@ -60,6 +61,7 @@ class Pack:
     shown_path: str
     skipped: tuple[str, ...]
     notes: tuple[str, ...]
+    groups: tuple[str | None, ...] = ()
 
 
 def load_pack(config: SourceConfig, progress: Progress | None = None) -> Pack:
@@ -149,6 +151,8 @@ def _open(folder: Path) -> Pack | None:
             return None
         if labels.min() < UNREADABLE_LABEL or labels.max() >= len(about["classes"]):
             return None
+        if len(about["groups"]) not in (0, len(images)):
+            return None
         if about["written"] != _written(folder):
             if _content_digest(images, labels, splits, about["classes"]) != about["digest"]:
                 return None
@@ -165,6 +169,7 @@ def _open(folder: Path) -> Pack | None:
             about["shown_path"],
             tuple(about["skipped"]),
             tuple(about["notes"]),
+            tuple(about["groups"]),
         )
     except Exception:  # damaged files make the readers raise anything
         return None
@@ -210,6 +215,7 @@ def _build(
             "skipped": [f"{path} {reason}" for path, reason in sorted(faults.items())],
             "notes": source.notes(),
             "paths": [entry.path for entry in entries],
+            "groups": [entry.group for entry in entries] if any(entry.group for entry in entries) else [],
         }
         images.flush()
         with storage_faults(building):

@@ -26,7 +26,12 @@ from conviction.recipes import recipe_names, recipe_text
 
 RECIPE_FORMAT = 1
 # The settings that are any text: on a command line they are not read as YAML, where 2024 is a number and # a remark.
-TEXT_KEYS = frozenset({"name", "description", "data.path"})
+TEXT_KEYS = frozenset(
+    {
+        *("name", "description", "data.path", "split.file"),
+        *(f"data.{part}_column" for part in ("file", "label", "split", "group")),
+    }
+)
 
 
 class FitConfig(Config):

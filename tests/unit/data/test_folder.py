@@ -7,8 +7,8 @@ import pytest
 from archives import SUFFIXES, contents_of, write_archive
 from conviction.core.errors import ConfigError, DataError
 from conviction.data.pack import SPLIT_CODES, load_pack
-from conviction.data.source.base import Source, open_source
-from conviction.data.source.folder import SPLIT_FOLDERS, FolderConfig
+from conviction.data.source.base import SPLIT_WORDS, Source, open_source
+from conviction.data.source.folder import FolderConfig
 from pictures import write_class_folders
 
 
@@ -44,23 +44,23 @@ def test_class_folders(tmp_path: Path) -> None:
     assert opened(tmp_path).classes() == ("cat", "dog")
 
 
-@pytest.mark.parametrize("spelling", [*SPLIT_FOLDERS, "Test", "VALID"])
+@pytest.mark.parametrize("spelling", [*SPLIT_WORDS, "Test", "VALID"])
 def test_every_spelling_of_a_split(tmp_path: Path, spelling: str) -> None:
     write(tmp_path, "Train/cat/1.png", "Train/dog/2.png", f"{spelling}/cat/3.png")
-    split = SPLIT_FOLDERS[spelling.lower()]
+    split = SPLIT_WORDS[spelling.lower()]
     assert (f"{spelling}/cat/3.png", "cat", split) in listed(tmp_path)
     assert ("Train/cat/1.png", "cat", "train") in listed(tmp_path)
 
 
 def test_splits_that_the_folders_of_a_published_set_have() -> None:
-    assert {name for name, split in SPLIT_FOLDERS.items() if split == "validation"} == {
+    assert {name for name, split in SPLIT_WORDS.items() if split == "validation"} == {
         "validation",
         "valid",
         "val",
         "dev",
     }
-    assert {name for name, split in SPLIT_FOLDERS.items() if split == "train"} == {"train", "training"}
-    assert {name for name, split in SPLIT_FOLDERS.items() if split == "test"} == {"test", "testing"}
+    assert {name for name, split in SPLIT_WORDS.items() if split == "train"} == {"train", "training"}
+    assert {name for name, split in SPLIT_WORDS.items() if split == "test"} == {"test", "testing"}
 
 
 def test_labels_do_not_shift_where_a_class_is_missing_from_a_split(tmp_path: Path) -> None:

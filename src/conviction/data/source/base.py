@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
-from collections.abc import Callable, Iterator
+import unicodedata
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal, Protocol, runtime_checkable
@@ -21,6 +22,19 @@ from conviction.data.decode import UnreadablePicture
 
 # Pillow itself warns from 89,478,485 pixels on.
 MOST_PIXELS = 89_000_000
+
+SPLIT_WORDS: dict[str, SplitName] = {
+    "train": "train",
+    "training": "train",
+    "validation": "validation",
+    "valid": "validation",
+    "val": "validation",
+    "dev": "validation",
+    "test": "test",
+    "testing": "test",
+}
+# Words of Persian and Hindi and many emoji are joined or kept apart by these two.
+_JOINERS = "\u200c\u200d"
 
 MOST_SIDE_PX = 8192
 SidePx = Annotated[int, Field(ge=1, le=MOST_SIDE_PX)]
@@ -67,11 +81,15 @@ class SourceConfig(Config):
 
 @dataclass(frozen=True)
 class Entry:
-    """One picture: its path within the source, its class, and its split where the source places it."""
+    """One picture: its path within the source, its class, and its split where the source places it.
+
+    Pictures of one `group` (a person, a track, a patient) are never divided between splits.
+    """
 
     path: str
     label: str
     split: SplitName | None
+    group: str | None = None
 
 
 # An encoded file, a `uint8` array (H, W, C), or why there is neither.
@@ -116,6 +134,30 @@ def open_source(config: SourceConfig) -> Source:
 def shown_name(path: Path) -> str:
     """The last name of a path, for `.` and `..` too."""
     return path.resolve().name if path.name in ("", "..") else path.name
+
+
+def is_printable(name: str) -> bool:
+    """Python's rule, but with the wide and narrow spaces that screenshots and Japanese names hold."""
+    return name.isprintable() or all(
+        letter.isprintable() or letter in _JOINERS or unicodedata.category(letter) == "Zs" for letter in name
+    )
+
+
+def listed(names: Sequence[str], most: int = 5) -> str:
+    """The first names in quotes, and how many more there are."""
+    shown = ", ".join(repr(name) for name in names[:most])
+    return shown + (f" and {len(names) - most:,} more" if len(names) > most else "")
+
+
+def notes_on_splits(entries: Sequence[Entry], classes: Sequence[str]) -> list[str]:
+    """A sentence for each split that lacks pictures of a class."""
+    notes = []
+    for split in ("train", "validation", "test"):
+        present = {entry.label for entry in entries if entry.split == split}
+        absent = [label for label in classes if label not in present]
+        if present and absent:
+            notes.append(f"The {split} split has no pictures of {listed(absent)}.")
+    return notes
 
 
 def file_stamp(path: str | Path) -> str:

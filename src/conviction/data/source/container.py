@@ -11,7 +11,7 @@ import os
 import stat
 import tarfile
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, Protocol, runtime_checkable
@@ -89,15 +89,23 @@ class Directory:
         self.path = path
 
     def stamp(self) -> str:
+        return self.stamp_of(self.names()[0])
+
+    def stamp_of(self, files: Iterable[str]) -> str:
+        """The stamp of some of the files."""
         digest = hashlib.sha256(os.fsencode(self.path.resolve()))
-        for name in self.names()[0]:
+        for name in files:
             stamp = _or_why_not(file_stamp, f"{self.path}/{name}")
             digest.update(f"{name}\0{stamp}\n".encode(errors="surrogateescape"))
         return digest.hexdigest()
 
     def digest(self) -> str:
         files, folders = self.names()
-        digest = hashlib.sha256("\n".join(folders).encode(errors="surrogateescape"))
+        return self.digest_of(files, "\n".join(folders))
+
+    def digest_of(self, files: Iterable[str], about: str) -> str:
+        """The digest of some of the files, and of what else there is to say `about` them."""
+        digest = hashlib.sha256(about.encode(errors="surrogateescape"))
         for name in files:
             content = _or_why_not(_ordinary_digest, self.path / name)
             digest.update(f"{name}\0{content}\n".encode(errors="surrogateescape"))

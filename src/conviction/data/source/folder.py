@@ -2,31 +2,26 @@
 
 from __future__ import annotations
 
-import unicodedata
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
 from conviction.core.errors import ConfigError, DataError
-from conviction.core.records import SplitName
 from conviction.data.decode import UnreadablePicture
-from conviction.data.source.base import SOURCES, Entry, Source, SourceConfig, shown_name
+from conviction.data.source.base import (
+    SOURCES,
+    SPLIT_WORDS,
+    Entry,
+    Source,
+    SourceConfig,
+    is_printable,
+    listed,
+    notes_on_splits,
+    shown_name,
+)
 from conviction.data.source.container import Container, is_clutter, open_container
 from conviction.data.source.locate import locate
-
-SPLIT_FOLDERS: dict[str, SplitName] = {
-    "train": "train",
-    "training": "train",
-    "validation": "validation",
-    "valid": "validation",
-    "val": "validation",
-    "dev": "validation",
-    "test": "test",
-    "testing": "test",
-}
-# Words of Persian and Hindi and many emoji are joined or kept apart by these two.
-_JOINERS = "\u200c\u200d"
 
 
 class FolderConfig(SourceConfig):
@@ -69,12 +64,7 @@ class Folder:
         notes = []
         if self._num_outside:
             notes.append(f"{self._num_outside} files outside class folders were passed over.")
-        for split in ("train", "validation", "test"):
-            present = {entry.label for entry in self.entries() if entry.split == split}
-            absent = [label for label in self.classes() if label not in present]
-            if present and absent:
-                notes.append(f"The {split} split has no pictures of {_listed(absent)}.")
-        return tuple(notes)
+        return (*notes, *notes_on_splits(self.entries(), self.classes()))
 
     def read(self) -> Iterator[tuple[str, bytes | UnreadablePicture]]:
         self.entries()
@@ -87,17 +77,17 @@ class Folder:
         stored = {name: tuple(name.split("/")) for name in files if not _has_clutter(name)}
         branches = {tuple(name.split("/")) for name in folders if not _has_clutter(name)}
         for name in (*stored, *map("/".join, branches)):
-            if not _is_printable(name):
+            if not is_printable(name):
                 raise DataError(f"{root} holds the name {name!r}, which has unprintable characters: rename it.")
         branches |= {parts[:end] for parts in stored.values() for end in range(1, len(parts))}
         depth = _wrapping_depth(set(stored.values()), branches)
         inner = {name: parts[depth:] for name, parts in stored.items()}
         branches = {parts[depth:] for parts in branches if len(parts) > depth}
         top = {parts[0] for parts in branches}
-        split_of = {name: SPLIT_FOLDERS[name.lower()] for name in top if name.lower() in SPLIT_FOLDERS}
+        split_of = {name: SPLIT_WORDS[name.lower()] for name in top if name.lower() in SPLIT_WORDS}
         if "train" not in split_of.values():
             if len(split_of) == len(top) > 0 and all(len(parts) > 2 for parts in inner.values() if len(parts) > 1):
-                raise DataError(f"{root} has the folders {_listed(sorted(top))}, but no folder 'train' to learn from.")
+                raise DataError(f"{root} has the folders {listed(sorted(top))}, but no folder 'train' to learn from.")
             split_of = {}
         elif len(split_of) < len(top):
             odd = sorted(top - set(split_of))[0]
@@ -127,20 +117,13 @@ class Folder:
         counts = Counter(entry.label for entry in entries)
         empty = sorted(class_folders - set(counts))
         if empty:
-            raise DataError(f"{root}: no pictures in the class folder {_listed(empty)}. Fill it or remove it.")
+            raise DataError(f"{root}: no pictures in the class folder {listed(empty)}. Fill it or remove it.")
         if len(counts) == 1:
             raise DataError(f"{root} holds one class only, {next(iter(counts))!r}; a classifier needs at least two.")
 
 
 def _has_clutter(path: str) -> bool:
     return any(map(is_clutter, path.split("/")))
-
-
-def _is_printable(name: str) -> bool:
-    """Python's rule, but with the wide and narrow spaces that screenshots and Japanese names hold."""
-    return name.isprintable() or all(
-        letter.isprintable() or letter in _JOINERS or unicodedata.category(letter) == "Zs" for letter in name
-    )
 
 
 def _wrapping_depth(files: set[tuple[str, ...]], folders: set[tuple[str, ...]]) -> int:
@@ -151,14 +134,9 @@ def _wrapping_depth(files: set[tuple[str, ...]], folders: set[tuple[str, ...]]) 
         loose = any(len(parts) == depth + 1 for parts in files)
         nested = any(len(parts) > depth + 1 for parts in folders)
         only = next(iter(tops)) if len(tops) == 1 else None
-        if only is None or loose or not nested or only.lower() in SPLIT_FOLDERS:
+        if only is None or loose or not nested or only.lower() in SPLIT_WORDS:
             return depth
         depth += 1
-
-
-def _listed(names: list[str], most: int = 5) -> str:
-    shown = ", ".join(repr(name) for name in names[:most])
-    return shown + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 @SOURCES.register(
