@@ -56,6 +56,7 @@ def test_run_folder_is_complete(trained: Finished) -> None:
         "model.json",
         "recipe.yaml",
         "run.json",
+        "split.csv",
         "timings.jsonl",
     }
     for figure in folder.figures.iterdir():

@@ -10,6 +10,7 @@ best.safetensors         weights of the best epoch
 last.safetensors         weights of the last epoch
 checkpoint.safetensors   all that resuming needs
 filters.safetensors      the first layer's weights before and after
+split.csv                path and split of each picture, as training began
 skipped.txt              pictures that were left out, where data.unreadable says so
 evaluations.jsonl        what `conviction evaluate` found
 figures/                 curves, learning rate, filters
@@ -17,7 +18,9 @@ figures/                 curves, learning rate, filters
 
 from __future__ import annotations
 
+import csv
 import dataclasses
+import io
 import json
 import os
 import re
@@ -40,7 +43,7 @@ from conviction.core.files import (
     write_json,
     write_text,
 )
-from conviction.core.records import EpochRecord, Evaluation, RunSummary, Timing, from_json, to_json
+from conviction.core.records import EpochRecord, Evaluation, RunSummary, SplitName, Timing, from_json, to_json
 
 FORMAT = 1
 _NAME = re.compile(r"\d{4}-\d\d-\d\d-[a-z0-9-]+-[0-9a-f]{6}")
@@ -71,6 +74,7 @@ class RunFolder:
     model = property(lambda self: self.path / "model.json")
     checkpoint = property(lambda self: self.path / "checkpoint.safetensors")
     filters = property(lambda self: self.path / "filters.safetensors")
+    split = property(lambda self: self.path / "split.csv")
     skipped = property(lambda self: self.path / "skipped.txt")
     evaluations_file = property(lambda self: self.path / "evaluations.jsonl")
     figures = property(lambda self: self.path / "figures")
@@ -149,6 +153,12 @@ class RunFolder:
         """Append one line; two processes that evaluate at once both keep theirs."""
         with locked(self.path / ".evaluations-lock"):
             _write_lines(self.evaluations_file, [*self.read_evaluations(), evaluation])
+
+    def write_split(self, division: Iterable[tuple[str, SplitName]]) -> None:
+        """Write `split.csv`: path and split of each picture. Raises: StorageError."""
+        text = io.StringIO()
+        csv.writer(text, lineterminator="\n").writerows([("path", "split"), *division])
+        write_text(self.split, text.getvalue())
 
     def delete(self) -> None:
         """Remove the folder with all its files.

@@ -242,11 +242,19 @@ def _is_there(path: str) -> bool:
 
 
 def _num_training(data: SourceConfig, split: SplitConfig) -> int | None:
-    """What is left of a published set to train on, where the shares say so; classes of equal size are assumed."""
-    assert data.known is not None
-    total = data.known.num_training
-    taken = [split.validation] if data.known.has_test else [split.validation, split.test]
-    return total - sum(share if isinstance(share, int) else round(share * total) for share in taken)
+    """What is left of a published set to train on, where the recipe says so; classes of equal size are assumed."""
+    known = data.known
+    assert known is not None
+    if split.file is not None:
+        return None
+    if split.train_per_class is not None:
+        return split.train_per_class * known.num_classes
+
+    def number(share: int | float) -> int:
+        return share if isinstance(share, int) else round(share * known.num_training)
+
+    rest = known.num_training - (0 if known.has_test else number(split.test))
+    return rest - (number(split.validation) if split.folds is None else round(rest / split.folds))
 
 
 def example_picture(shape: Shape, path: str | None = None) -> np.ndarray:

@@ -7,6 +7,7 @@ else in the folder can be written again from it.
 from __future__ import annotations
 
 import dataclasses
+import os
 import shutil
 from collections.abc import Mapping
 from contextlib import suppress
@@ -279,11 +280,11 @@ class _Training:
 
 
 def _with_whole_path(recipe: Recipe) -> Recipe:
-    """The recipe with a relative `data.path` made absolute, so that the run can be used from any folder."""
-    path = Path(recipe.data.path).expanduser() if recipe.data.path else None
-    if path is None or not path.exists():
-        return recipe
-    return load_recipe(recipe, {"data.path": str(path.absolute())})
+    """The recipe with relative paths made absolute, so that the run can be used from any folder."""
+    named = {"data.path": recipe.data.path, "split.file": recipe.split.file}
+    paths = {key: Path(os.path.expanduser(path)) for key, path in named.items() if path}
+    whole = {key: str(path.absolute()) for key, path in paths.items() if path.exists()}
+    return load_recipe(recipe, whole) if whole else recipe
 
 
 def _open_ledger(folder: RunFolder, home: Path, url: str | None) -> Ledger:
@@ -336,6 +337,7 @@ def _write_beginnings(folder: RunFolder, prepared: Prepared, network: nn.Module,
     write_text(folder.recipe, prepared.recipe.to_yaml())
     write_json(folder.environment, describe_environment(machine.threads, machine.device.type, machine.precision))
     write_model(folder, prepared)
+    folder.write_split(prepared.splits.by_path(prepared.pack.paths))
     if prepared.pack.skipped:
         write_text(folder.skipped, "".join(f"{line}\n" for line in prepared.pack.skipped))
     before = first_layer_filters(network, prepared.input_shape)

@@ -369,3 +369,9 @@ def test_without_any_run_the_way_to_one_is_shown(home: Path, reference: str) -> 
 
 def test_only_folders_with_a_state_are_listed_oldest_first(runs: Path) -> None:
     assert [folder.id for folder in list_run_folders(runs)] == IDS
+
+
+def test_the_split_is_a_list_of_paths(home: Path) -> None:
+    folder = create_run_folder(home, "split")
+    folder.write_split([("cat/1.png", "train"), ('a, "b"/ü.png', "test")])
+    assert folder.split.read_text(encoding="utf-8") == 'path,split\ncat/1.png,train\n"a, ""b""/ü.png",test\n'

@@ -241,6 +241,8 @@ def test_a_pack_with_its_end_cut_off_is_built_again(photos: Path, tmp_path: Path
     about = json.loads((folder / "pack.json").read_text())
     (folder / "pack.json").write_text(json.dumps(about | {"shape": [5, 8, 8, 3]}))
     assert load(photos).images.shape == (6, 8, 8, 3)
+    (folder / "pack.json").write_text(json.dumps(about | {"groups": ["tom"]}))
+    assert load(photos).groups == ()
 
 
 @pytest.mark.parametrize("name", ["images.npy", "labels.npy", "splits.npy"])

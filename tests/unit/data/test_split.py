@@ -139,6 +139,19 @@ def test_the_seed_decides_the_division() -> None:
     assert len(digests) == 20
 
 
+@pytest.mark.parametrize(
+    ("pack", "config", "seed", "digest"),
+    [
+        (pack_with(30, 20, 7), SplitConfig(validation=0.2, test=0.1), 3, "da8fcb2bac9afaff74a2243d0d0467f2"),
+        (pack_with(30, 20, 7), SplitConfig(validation=7, test=5), 3, "928da95750f2544a10285048372eabcd"),
+    ],
+    ids=["shares", "numbers"],
+)
+def test_divisions_stay_those_of_earlier_versions(pack: Pack, config: SplitConfig, seed: int, digest: str) -> None:
+    # A run can be evaluated and resumed only where its division comes out again.
+    assert divide(pack, config, seed).digest().startswith(digest)
+
+
 def test_the_splits_own_seed_comes_first() -> None:
     pack = pack_with(50, 50)
     assert rows_of(divide(pack, SplitConfig(seed=1), 2)) == rows_of(divide(pack, SplitConfig(), 1))

@@ -196,6 +196,7 @@ PLACES: dict[str, tuple[Callable[[Path], Path], type[Exception], str]] = {
     "folder": (lambda folder: folder, DataError, "is a folder. Name the list itself, for example"),
     "pipe": (lambda folder: _pipe(folder / "list.csv"), DataError, "is no ordinary file"),
     "folder named as a list": (lambda folder: _folder(folder / "x.csv"), DataError, "x.csv is a folder"),
+    "pipe named by no suffix": (lambda folder: _pipe(folder / "list"), DataError, "lists end in .csv"),
     "pipe named as Parquet": (lambda folder: _pipe(folder / "list.parquet"), DataError, "is no ordinary file"),
 }
 

@@ -8,6 +8,7 @@ import io
 import json
 import math
 import os
+import stat
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from decimal import Decimal
@@ -41,13 +42,21 @@ def read_rows(path: Path, columns: Collection[str], suffixes: Collection[str] = 
     Parquet is to be read and pyarrow is not there.
     """
     suffix = path.suffix.lower()
-    if path.is_dir():
+    try:
+        kind = path.stat().st_mode
+    except FileNotFoundError:
+        raise DataError(f"No file {path}.") from None
+    except (OSError, ValueError) as error:
+        raise DataError(f"Cannot read {str(path)!r}: {getattr(error, 'strerror', None) or error}.") from error
+    if stat.S_ISDIR(kind):
         raise DataError(f"{path} is a folder. Name the list itself{_lists_within(path, suffixes)}.")
     if suffix not in suffixes:
         hint = " A list of objects within one JSON document is no JSON lines: write an object a line." * (
             suffix == ".json"
         )
         raise DataError(f"{path}: lists end in {', '.join(suffixes)}, but this one in {suffix!r}.{hint}")
+    if not stat.S_ISREG(kind):
+        raise DataError(f"{path} is no ordinary file.")
     if suffix == ".parquet":
         return _parquet_rows(path, columns)
     text = _text(path)
@@ -105,8 +114,6 @@ def _lists_within(folder: Path, suffixes: Collection[str]) -> str:
 
 def _text(path: Path) -> str:
     try:
-        if not path.is_file():
-            raise DataError(f"{path} is no ordinary file." if path.exists() else f"No file {path}.")
         if (size := path.stat().st_size) > MAX_TABLE_BYTES:
             raise DataError(f"{path} holds {size:,} bytes; a list has at most {MAX_TABLE_BYTES:,}.")
         content = path.read_bytes()
@@ -196,8 +203,6 @@ def _parquet_rows(path: Path, columns: Collection[str]) -> Iterator[Row]:
             f"{path}: Parquet is read by pyarrow, which is not installed. Install it: pip install "
             "'conviction[parquet]'. CSV and JSON lines need nothing."
         ) from error
-    if not path.is_file():
-        raise DataError(f"{path} is no ordinary file." if path.exists() else f"No file {path}.")
     try:
         with pyarrow.parquet.ParquetFile(path) as file:
             check_columns(path, file.schema_arrow.names, columns)
