@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from command import conviction
+from conviction.core.config import read_yaml
+from conviction.run.recipe import load_recipe
 from pictures import write_class_folders, write_picture
 
 ROOT = Path(__file__).parents[2]
@@ -65,6 +67,14 @@ def test_recipe_of_the_guide_is_valid(prepared: Path) -> None:
     (text,) = blocks(ROOT / "docs" / "guide" / "recipes.md", "yaml")
     (prepared / "my-first.yaml").write_text(text)
     assert conviction("train", "my-first.yaml", "--set", "fit.epochs=2").code == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "text"), [(page.name, text) for page in PAGES for text in blocks(page, "yaml")], ids=lambda part: part[:9]
+)
+def test_every_recipe_of_the_pages_is_valid(name: str, text: str) -> None:
+    settings = read_yaml(text, name)
+    assert load_recipe(settings).data.name == settings["data"]["name"]
 
 
 def test_links_lead_somewhere() -> None:

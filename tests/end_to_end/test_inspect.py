@@ -32,6 +32,21 @@ def test_every_layer_has_the_fixed_fields() -> None:
     assert found["parameters_per_training_picture"] == pytest.approx(1_191_170 / 45_000)
 
 
+@pytest.mark.parametrize(
+    ("assignments", "expected"),
+    [
+        (("split.folds=5", "split.fold=1"), 40_000),
+        (("split.train_per_class=70",), 700),
+        (("split.file=gone.csv",), None),
+    ],
+)
+def test_training_pictures_are_counted_as_they_are_divided(assignments: tuple[str, ...], expected: int | None) -> None:
+    options = [part for assignment in assignments for part in ("--set", assignment)]
+    finished = conviction("inspect", "alexnet-cifar10", *options, "--json")
+    assert finished.code == 0, finished.err
+    assert finished.json["num_training_pictures"] == expected
+
+
 @pytest.mark.parametrize("name", PRESETS)
 def test_presets_need_no_further_word(name: str) -> None:
     finished = conviction("inspect", name)

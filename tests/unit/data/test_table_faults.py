@@ -40,7 +40,7 @@ FAULTS: dict[str, tuple[str, str | bytes, tuple[str, ...]]] = {
     "quote left open": ("list.csv", HEADER + 'a.png,"cat,,\nb.png,dog,,\n', ("line 2 is damaged", "written twice")),
     "text behind a quote": ("list.csv", HEADER + 'a.png,"cat"s,,\n', ("line 2 is damaged", "expected after")),
     "field of a megabyte": ("list.csv", HEADER + f"a.png,{'x' * 10**6},,\n", ("line 2 is damaged", "field limit")),
-    "no JSON": ("list.jsonl", '{"file": "a.png"\n', ("line 1 is not JSON", "column 17")),
+    "no JSON": ("list.jsonl", '{"file": "a.png"\n', ("line 1 is not JSON", "column 17: Expecting ',' delimiter")),
     "JSON document": ("list.jsonl", '[\n{"file": "a.png"}\n]', ("line 1 is not JSON",)),
     "JSON list": ("list.jsonl", '["a.png", "cat"]\n', ("line 1 must hold an object", '\'["a.png", "cat"]\'')),
     "JSON number": ("list.jsonl", "7\n", ("line 1 must hold an object", "holds '7'")),

@@ -176,7 +176,7 @@ def _json_rows(path: Path, text: str) -> Iterator[Row]:
         try:
             value = json.loads(line, object_pairs_hook=_without_repeats)
         except json.JSONDecodeError as error:
-            raise DataError(f"{place} is not JSON: {error.msg} at column {error.colno} of {_cut(line)!r}.") from error
+            raise DataError(f"{place} is not JSON (column {error.colno}: {error.msg}): {_cut(line)!r}.") from error
         except (ValueError, RecursionError) as error:
             reason = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
             raise DataError(f"{place} cannot be used: {reason}.") from error
