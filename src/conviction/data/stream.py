@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float, Int64, UInt8
 from torch import Generator, Tensor
 
-from conviction.data.standardize import Standardization
+from conviction.data.standardize import Standardizer
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Stream:
     images: np.ndarray
     labels: np.ndarray
     rows: np.ndarray
-    standardization: Standardization
+    standardization: Standardizer
     batch_size: int
     augment: Augment | None = None
     crop_px: tuple[int, int] | None = None

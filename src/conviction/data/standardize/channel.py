@@ -1,8 +1,8 @@
-"""From grey levels to numbers that a network learns from well. Statistics come from the training split alone."""
+"""One mean and one deviation for each channel: measured, given, or those of a known set."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
@@ -12,19 +12,21 @@ from jaxtyping import Float, UInt8
 from pydantic import Field
 from torch import Tensor
 
-from conviction.core.config import Config
 from conviction.core.errors import ConfigError
-from conviction.core.registry import Registry
+from conviction.data.standardize.base import (
+    GREY_LEVELS,
+    STANDARDIZATION_RECORDS,
+    STANDARDIZATIONS,
+    StandardizationRecord,
+    StandardizeConfig,
+    Standardizer,
+)
 
-GREY_LEVELS = 255
+# Sums over so many pictures fit 32 bits: 255² · 256 < 2³².
 _CHUNK = 256
+# Of large pictures fewer at a time: this many bytes, and their squares twice as many.
+_CHUNK_VALUES = 1 << 24
 Deviation = Annotated[float, Field(gt=0)]
-
-
-class StandardizeConfig(Config):
-    """Base of the standardisations' settings."""
-
-    name: str
 
 
 class ScaleConfig(StandardizeConfig):
@@ -59,9 +61,20 @@ class ImagenetConfig(StandardizeConfig):
     name: Literal["imagenet"] = "imagenet"
 
 
+class ChannelRecord(StandardizationRecord):
+    """Means and deviations of the channels, on the scale [0, 1]."""
+
+    name: Literal["channel"] = "channel"
+    mean: tuple[float, ...]
+    deviation: tuple[Deviation, ...]
+
+    def fits(self, input_shape: tuple[int, int, int]) -> bool:
+        return len(self.mean) == len(self.deviation) == input_shape[0]
+
+
 @dataclass(frozen=True)
-class Standardization:
-    """`(x / 255 - mean) / deviation` in each channel; the whole of what must travel with a saved network."""
+class Standardization(Standardizer):
+    """`(x / 255 - mean) / deviation` in each channel."""
 
     mean: tuple[float, ...]
     deviation: tuple[float, ...]
@@ -77,25 +90,15 @@ class Standardization:
         mean = torch.tensor(self.mean, device=images.device)[:, None, None]
         return images * torch.tensor(self.deviation, device=images.device)[:, None, None] + mean
 
+    def record(self) -> ChannelRecord:
+        """Its means and deviations."""
+        return ChannelRecord(mean=self.mean, deviation=self.deviation)
 
-STANDARDIZATIONS: Registry[Callable[[StandardizeConfig, np.ndarray, np.ndarray], Standardization]] = Registry(
-    "standardisation"
-)
 
-
-def fit_standardization(config: StandardizeConfig, images: np.ndarray, rows: np.ndarray) -> Standardization:
-    """The standardisation for `uint8` images (N, H, W, C); `rows` are those of the training split.
-
-    Raises: ConfigError where the settings do not fit the number of channels.
-    """
-    fitted = STANDARDIZATIONS[config.name].build(config, images, rows)
-    num_channels = images.shape[-1]
-    if not len(fitted.mean) == len(fitted.deviation) == num_channels:
-        raise ConfigError(
-            f"standardize: {config.name!r} has {len(fitted.mean)} means and {len(fitted.deviation)} deviations, but "
-            f"the pictures have {num_channels} channels."
-        )
-    return fitted
+@STANDARDIZATION_RECORDS.register("channel", ChannelRecord, "Means and deviations of the channels")
+def _restored(record: StandardizationRecord, tensors: Mapping[str, Tensor]) -> Standardization:
+    assert isinstance(record, ChannelRecord)
+    return Standardization(record.mean, record.deviation)
 
 
 def channel_statistics(images: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -106,8 +109,7 @@ def channel_statistics(images: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray
     num_channels = images.shape[-1]
     total = np.zeros(num_channels, np.int64)
     squares = np.zeros(num_channels, np.int64)
-    for start in range(0, len(rows), _CHUNK):
-        chunk = images[rows[start : start + _CHUNK]]
+    for chunk in _chunks(images, rows):
         # Over the pictures first: pixel by pixel the sums are contiguous, and 255² in each of a chunk fits 32 bits.
         total += np.add.reduce(chunk, axis=0, dtype=np.uint32).sum(axis=(0, 1), dtype=np.int64)
         squares += np.add.reduce(np.square(chunk, dtype=np.uint16), axis=0, dtype=np.uint32).sum(
@@ -117,6 +119,37 @@ def channel_statistics(images: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray
     mean = total / count
     variance = (squares - total * mean) / count
     return mean / GREY_LEVELS, np.sqrt(np.maximum(variance, 0)) / GREY_LEVELS
+
+
+def mean_picture_deviation(images: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """The average over the given rows of each picture's own deviation (C,) on the scale [0, 1], exact to rounding.
+
+    Never above the deviation over all pixels, which holds the differences between the pictures' means as well.
+    """
+    num_pixels = images.shape[1] * images.shape[2]
+    total = np.zeros(images.shape[-1])
+    for chunk in _chunks(images, rows):
+        values = chunk.reshape(len(chunk), num_pixels, -1)
+        sums = np.add.reduce(values, axis=1, dtype=np.int64)
+        squares = np.add.reduce(np.square(values, dtype=np.uint16), axis=1, dtype=np.int64)
+        total += np.sqrt(np.maximum(squares / num_pixels - (sums / num_pixels) ** 2, 0)).sum(axis=0)
+    return total / len(rows) / GREY_LEVELS
+
+
+def _chunks(images: np.ndarray, rows: np.ndarray) -> Iterator[np.ndarray]:
+    size = max(1, min(_CHUNK, _CHUNK_VALUES // max(1, images[:1].size)))
+    for start in range(0, len(rows), size):
+        yield images[rows[start : start + size]]
+
+
+def _for_channels(name: str, fitted: Standardization, num_channels: int) -> Standardization:
+    """What was given, if it suits the pictures. Raises: ConfigError."""
+    if not len(fitted.mean) == len(fitted.deviation) == num_channels:
+        raise ConfigError(
+            f"standardize: {name!r} has {len(fitted.mean)} means and {len(fitted.deviation)} deviations, but "
+            f"the pictures have {num_channels} channels."
+        )
+    return fitted
 
 
 @STANDARDIZATIONS.register("scale", ScaleConfig, "Grey levels 0…255 to [0, 1]")
@@ -142,7 +175,7 @@ def _channel(config: StandardizeConfig, images: np.ndarray, rows: np.ndarray) ->
 @STANDARDIZATIONS.register("fixed", FixedConfig, "Given means and deviations of the channels")
 def _fixed(config: StandardizeConfig, images: np.ndarray, rows: np.ndarray) -> Standardization:
     assert isinstance(config, FixedConfig)
-    return Standardization(config.mean, config.deviation)
+    return _for_channels(config.name, Standardization(config.mean, config.deviation), images.shape[-1])
 
 
 @STANDARDIZATIONS.register(
@@ -152,4 +185,5 @@ def _fixed(config: StandardizeConfig, images: np.ndarray, rows: np.ndarray) -> S
     reference="torchvision's documentation of its pretrained weights",
 )
 def _imagenet(config: StandardizeConfig, images: np.ndarray, rows: np.ndarray) -> Standardization:
-    return Standardization((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    fitted = Standardization((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    return _for_channels(config.name, fitted, images.shape[-1])
