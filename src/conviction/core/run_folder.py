@@ -6,6 +6,7 @@ run.json                 the state: status, counts, best and last epoch
 history.jsonl            one line an epoch; the same bytes whenever the same recipe runs on the same machine
 timings.jsonl            one line an epoch: what differs between two such runs
 model.json               the network, its class names and its preprocessing
+preprocessing.safetensors  what of the preprocessing is too large for that, where something is
 best.safetensors         weights of the best epoch
 last.safetensors         weights of the last epoch
 checkpoint.safetensors   all that resuming needs
@@ -72,6 +73,7 @@ class RunFolder:
     history_file = property(lambda self: self.path / "history.jsonl")
     timings_file = property(lambda self: self.path / "timings.jsonl")
     model = property(lambda self: self.path / "model.json")
+    preprocessing = property(lambda self: self.path / "preprocessing.safetensors")
     checkpoint = property(lambda self: self.path / "checkpoint.safetensors")
     filters = property(lambda self: self.path / "filters.safetensors")
     split = property(lambda self: self.path / "split.csv")

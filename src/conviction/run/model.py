@@ -7,7 +7,7 @@ import reprlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
@@ -23,14 +23,19 @@ from conviction.core.registry import OneOf
 from conviction.core.run_folder import RunFolder
 from conviction.data.decode import DecodeSettings, UnreadablePicture, as_array, decode
 from conviction.data.source.base import MOST_PIXELS
-from conviction.data.standardize import Deviation, Standardization
+from conviction.data.standardize import (
+    STANDARDIZATION_RECORDS,
+    StandardizationRecord,
+    Standardizer,
+    restore_standardization,
+)
 from conviction.data.stream import cut_middle
 from conviction.explain.dense_map import DenseMap, dense_map
-from conviction.fit.checkpoint import load_weights
+from conviction.fit.checkpoint import load_tensors, load_weights, save_tensors
 from conviction.nets import NETWORKS, NetworkConfig, build_network
 from conviction.run.prepared import PREDICTION_BATCH, Prepared
 
-MODEL_FORMAT = 1
+MODEL_FORMAT = 2
 Side = Annotated[int, Field(ge=1, le=65536)]
 Picture = str | Path | Image.Image | np.ndarray | Tensor
 _CHANNELS = (1, 3)
@@ -44,8 +49,17 @@ class Preprocessing(Config):
     max_image_pixels: int = Field(ge=1, le=MOST_PIXELS)
     # Pictures are brought to this size, and the network's input is cut from their middle; null: they are that input.
     picture_size_px: tuple[Side, Side] | None = None
-    mean: tuple[float, ...]
-    deviation: tuple[Deviation, ...]
+    standardization: Annotated[StandardizationRecord, OneOf(STANDARDIZATION_RECORDS)]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_format_1(cls, value: Any) -> Any:
+        """Format 1 knew one mean and one deviation for each channel, and nothing else."""
+        if not isinstance(value, dict) or "standardization" in value or not {"mean", "deviation"} & set(value):
+            return value
+        by_channel = {"name": "channel"} | {key: value[key] for key in ("mean", "deviation") if key in value}
+        others = {key: part for key, part in value.items() if key not in by_channel}
+        return {**others, "standardization": by_channel}
 
 
 class ModelDescription(Config):
@@ -61,11 +75,13 @@ class ModelDescription(Config):
     def _channels_agree(self) -> ModelDescription:
         seen, channels = self.preprocessing, self.input_shape[0]
         expected = 3 if seen.color == "rgb" else 1
-        if not channels == expected == len(seen.mean) == len(seen.deviation):
+        if channels != expected:
             raise ValueError(f"the number of channels must be {expected} throughout, but got {channels=}.")
         whole, cut = seen.picture_size_px, self.input_shape[1:]
         if whole is not None and any(side < wanted for side, wanted in zip(whole, cut, strict=True)):
             raise ValueError(f"the network's input must fit into the pictures, but got {cut} and {whole}.")
+        if not seen.standardization.fits(self.input_shape):
+            raise ValueError("the standardisation must be one of pictures of `input_shape`, but is of others.")
         return self
 
 
@@ -87,7 +103,7 @@ class Model:
     input_shape: tuple[int, int, int]
     decode_settings: DecodeSettings
     crop_px: tuple[int, int] | None
-    standardization: Standardization
+    standardization: Standardizer
     epoch: int
 
     def predict(self, pictures: Picture | Sequence[Picture]) -> list[Prediction]:
@@ -196,7 +212,7 @@ def read_file(path: Path) -> bytes:
 
 
 def write_model(folder: RunFolder, prepared: Prepared) -> None:
-    """Write `model.json`: what turns the weights' files into a classifier. Raises: StorageError."""
+    """Write `model.json` and its tensors: what turns the weights' files into a classifier. Raises: StorageError."""
     data, fitted = prepared.recipe.data, prepared.standardization
     description = ModelDescription(
         network=prepared.recipe.network,
@@ -207,10 +223,11 @@ def write_model(folder: RunFolder, prepared: Prepared) -> None:
             resize=data.resize,
             max_image_pixels=data.max_image_pixels,
             picture_size_px=whole if (whole := prepared.picture_shape[1:]) != prepared.input_shape[1:] else None,
-            mean=fitted.mean,
-            deviation=fitted.deviation,
+            standardization=fitted.record(),
         ),
     )
+    if tensors := fitted.tensors():
+        save_tensors(folder.preprocessing, tensors, {})
     write_json(folder.model, description.model_dump(mode="json"))
 
 
@@ -231,9 +248,25 @@ def load_model(folder: RunFolder, weights: str = "best") -> Model:
         description.input_shape,
         DecodeSettings(seen.color, seen.picture_size_px or input_size, seen.resize, seen.max_image_pixels),
         input_size if seen.picture_size_px else None,
-        Standardization(seen.mean, seen.deviation),
+        _restored(folder, seen.standardization),
         saved.get("epoch", 0),
     )
+
+
+def load_standardization(folder: RunFolder) -> Standardizer:
+    """The standardisation that a run began with.
+
+    Raises: RunError where a file is missing or damaged, NewerFormat where a later version wrote it.
+    """
+    return _restored(folder, _read_description(folder).preprocessing.standardization)
+
+
+def _restored(folder: RunFolder, record: StandardizationRecord) -> Standardizer:
+    tensors = load_tensors(folder.preprocessing)[0] if record.has_tensors else {}
+    try:
+        return restore_standardization(record, tensors)
+    except DataError as error:
+        raise RunError(f"{folder.preprocessing} does not belong to model.json: {error}") from error
 
 
 def _read_description(folder: RunFolder) -> ModelDescription:

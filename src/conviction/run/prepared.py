@@ -16,7 +16,7 @@ from conviction.core.records import DataRecord
 from conviction.core.run_folder import RunFolder
 from conviction.data.pack import Pack, Progress, load_pack
 from conviction.data.split import Splits, divide
-from conviction.data.standardize import Standardization, fit_standardization
+from conviction.data.standardize import Standardizer, fit_standardization
 from conviction.data.stream import Stream
 from conviction.run.recipe import Recipe, load_recipe
 
@@ -72,7 +72,7 @@ class Prepared:
     recipe: Recipe
     pack: Pack
     splits: Splits
-    standardization: Standardization
+    standardization: Standardizer
     machine: Machine
 
     @property
@@ -142,7 +142,7 @@ def prepare(
     recipe: Recipe,
     machine: Machine,
     progress: Progress | None = None,
-    standardization: Standardization | None = None,
+    standardization: Standardizer | None = None,
 ) -> Prepared:
     """Load, divide and standardise the pictures; a given standardisation is used as it is.
 

@@ -42,7 +42,7 @@ from conviction.nets import build_network
 from conviction.nets.block import first_layer_filters, num_parameters, to_channels_last
 from conviction.report.figure import draw_curves, draw_filters, draw_learning_rate
 from conviction.run.faults import memory_fault, training_faults
-from conviction.run.model import write_model
+from conviction.run.model import load_standardization, write_model
 from conviction.run.prepared import Machine, Prepared, prepare
 from conviction.run.recipe import Recipe, load_recipe
 from conviction.run.saved import Run
@@ -112,7 +112,8 @@ def resume(
                 f"conviction train {folder.recipe} --set optimizer.learning_rate=…"
             )
         machine = Machine.recorded(folder, recipe)
-        prepared = prepare(recipe, machine, watcher.packing)
+        # The saved one: fitting anew takes time, and rounds otherwise with another number of threads.
+        prepared = prepare(recipe, machine, watcher.packing, load_standardization(folder))
         _refuse_changed_data(folder, summary, prepared)
         trainer = build_trainer(prepared)
         ledger = Ledger.beside(folder.path.resolve().parent, ledger_url)
