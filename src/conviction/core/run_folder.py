@@ -6,7 +6,7 @@ run.json                 the state: status, counts, best and last epoch
 history.jsonl            one line an epoch; the same bytes whenever the same recipe runs on the same machine
 timings.jsonl            one line an epoch: what differs between two such runs
 model.json               the network, its class names and its preprocessing
-preprocessing.safetensors  what of the preprocessing is too large for that, where something is
+preprocessing.safetensors what of the preprocessing is too large for that, such as a whitening
 best.safetensors         weights of the best epoch
 last.safetensors         weights of the last epoch
 checkpoint.safetensors   all that resuming needs

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from bad_input.case import Arguments, case, command_case, digits_with, recipe_file
+from bad_input.case import Arguments, case, command_case, digits_with, photos, recipe_file, two_classes
 
 command_case("Recipe", "unknown recipe", "unknown_name", ("digts", "Did you mean 'digits'?"), "train", "digts")
 command_case("Recipe", "recipe file that is not there", "config", ("Cannot read",), "train", "nowhere/mine.yaml")
@@ -84,6 +84,26 @@ command_case(
     ("standardize", "3 means", "1 channels"),
     *digits_with("standardize=imagenet"),
 )
+command_case(
+    "Recipe",
+    "more components than there are",
+    "config",
+    ("standardize.components", "vary along 60 alone"),
+    *digits_with("standardize=pca", "standardize.components=64"),
+)
+command_case(
+    "Recipe",
+    "whitening without epsilon",
+    "config",
+    ("standardize.epsilon", "got 0"),
+    *digits_with("standardize=zca", "standardize.epsilon=0"),
+)
+
+
+@case("Recipe", "whitening of large pictures", "config", "at most 8,192 values", "1.2 GB", "data.image_size_px=52")
+def _whitening_large_pictures(folder: Path) -> Arguments:
+    two_classes(folder)
+    return photos(folder, "data.image_size_px=64", "standardize=zca")
 
 
 @case("Recipe", "text that is not YAML", "config", "not valid YAML at line 3")

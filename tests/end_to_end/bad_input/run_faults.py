@@ -9,11 +9,11 @@ from bad_input.case import Arguments, case, command_case, two_classes
 from pictures import write_picture
 
 
-def trained(folder: Path, epochs: int = 1) -> Path:
+def trained(folder: Path, epochs: int = 1, **settings: object) -> Path:
     """A finished run on a few digits-sized pictures, made in this process."""
     from conviction import train
 
-    return train("digits", {"fit.epochs": epochs, "network": "perceptron"}).path
+    return train("digits", {"fit.epochs": epochs, "network": "perceptron", **settings}).path
 
 
 command_case("Run", "no run at all", "run", ("There is no run", "conviction train digits"), "evaluate")
@@ -82,6 +82,24 @@ def _damaged_summary(folder: Path) -> Arguments:
 def _damaged_model(folder: Path) -> Arguments:
     path = trained(folder)
     (path / "model.json").write_text((path / "model.json").read_text().replace('"grey"', '"gray"'))
+    write_picture(folder / "1.png")
+    return ["predict", path, folder / "1.png"]
+
+
+@case("Run", "preprocessing that is missing", "run", "preprocessing.safetensors is missing")
+def _missing_preprocessing(folder: Path) -> Arguments:
+    path = trained(folder, standardize="zca")
+    (path / "preprocessing.safetensors").unlink()
+    write_picture(folder / "1.png")
+    return ["predict", path, folder / "1.png"]
+
+
+@case(
+    "Run", "preprocessing of another run", "run", "does not belong to model.json", "not those that the model was saved"
+)
+def _foreign_preprocessing(folder: Path) -> Arguments:
+    path, other = trained(folder, standardize="zca"), trained(folder, standardize="zca", seed=1)
+    (path / "preprocessing.safetensors").write_bytes((other / "preprocessing.safetensors").read_bytes())
     write_picture(folder / "1.png")
     return ["predict", path, folder / "1.png"]
 

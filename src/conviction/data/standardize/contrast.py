@@ -37,7 +37,7 @@ class Contrast(Config):
 
     `floor` keeps an almost constant picture from being blown up to noise. `mean` and `deviation` are the averages of
     the training pictures' own ones: what a picture that has lost its own is shown with. All on the scale [0, 1].
-    Source: Coates, Ng and Lee 2011, "An analysis of single-layer networks in unsupervised feature learning", 3.1.
+    Source: Coates, Ng and Lee 2011, "An analysis of single-layer networks in unsupervised feature learning".
     """
 
     scale: Positive

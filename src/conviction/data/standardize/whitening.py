@@ -245,8 +245,9 @@ def _whitening(
     "zca",
     ZcaConfig,
     "Contrast normalisation of each picture, then ZCA whitening fitted on the training split",
-    reference="Krizhevsky 2009 (Learning multiple layers of features from tiny images), appendix A; Coates, Ng and "
-    "Lee 2011, 3.1; as in Goodfellow et al. 2013 (Maxout networks), 5.2",
+    reference="Krizhevsky 2009 (Learning multiple layers of features from tiny images); Coates, Ng and Lee 2011 (An "
+    "analysis of single-layer networks in unsupervised feature learning); as in "
+    "Goodfellow et al. 2013 (Maxout networks)",
 )
 def _zca(config: StandardizeConfig, images: np.ndarray, rows: np.ndarray) -> Whitening:
     assert isinstance(config, ZcaConfig)
@@ -264,7 +265,7 @@ def _zca(config: StandardizeConfig, images: np.ndarray, rows: np.ndarray) -> Whi
     "pca",
     PcaConfig,
     "The training split's principal components, whitened or not, all or the first, in the picture's own shape",
-    reference="Jolliffe 2002 (Principal component analysis), 2.3; whitening as in scikit-learn's `PCA`",
+    reference="Jolliffe 2002 (Principal component analysis); whitening as in scikit-learn's `PCA`",
 )
 def _pca(config: StandardizeConfig, images: np.ndarray, rows: np.ndarray) -> Whitening:
     assert isinstance(config, PcaConfig)
