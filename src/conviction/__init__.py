@@ -12,10 +12,20 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from conviction.core.errors import ConvictionError
     from conviction.recipes import recipe_names
-    from conviction.run import Recipe, Run, inspect, load_recipe, resume, train
+    from conviction.run import Recipe, Run, describe_data, inspect, load_recipe, resume, train
 
 __version__ = "0.1.0"
-__all__ = ["ConvictionError", "Recipe", "Run", "inspect", "load_recipe", "recipe_names", "resume", "train"]
+__all__ = [
+    "ConvictionError",
+    "Recipe",
+    "Run",
+    "describe_data",
+    "inspect",
+    "load_recipe",
+    "recipe_names",
+    "resume",
+    "train",
+]
 
 _HOMES = {"ConvictionError": "conviction.core.errors", "recipe_names": "conviction.recipes"}
 

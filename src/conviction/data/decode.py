@@ -13,6 +13,8 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "PPM", "TIFF")
 _ANIMATED_FORMATS = ("GIF", "PNG", "WEBP")
 _SIXTEEN_BIT = 257
+# EXIF's orientation, and its values for pictures that are turned by a quarter.
+_ORIENTATION, _SIDEWAYS = 0x0112, (5, 6, 7, 8)
 
 
 class UnreadablePicture(Exception):
@@ -59,6 +61,16 @@ def decode(content: bytes, settings: DecodeSettings) -> np.ndarray:
         ) from None
     except Exception as error:  # hostile bytes make the decoders raise anything
         raise UnreadablePicture(f"is damaged: {error}") from error
+
+
+def stored_size(content: bytes | np.ndarray) -> tuple[int, int]:
+    """Height and width of a picture that `decode` reads, upright, from its first bytes alone."""
+    if isinstance(content, np.ndarray):
+        return content.shape[0], content.shape[1]
+    with Image.open(io.BytesIO(content), formats=FORMATS) as image:
+        width, height = image.size
+        lies_on_its_side = image.getexif().get(_ORIENTATION, 1) in _SIDEWAYS
+    return (width, height) if lies_on_its_side else (height, width)
 
 
 def _check(image: Image.Image, settings: DecodeSettings) -> None:

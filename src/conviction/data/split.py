@@ -89,6 +89,15 @@ class Splits:
         placed = {row: name for name, rows in parts for row in rows.tolist()}
         return [(paths[row], placed[row]) for row in sorted(placed)]
 
+    def count_by_class(self, pack: Pack) -> dict[SplitName, dict[str, int]]:
+        """The number of pictures of each class in each split; of the test split, this is no secret either."""
+        num_classes = len(pack.classes)
+        parts = zip(_ORDER, (self.train, self.validation, self.sealed_test), strict=True)
+        return {
+            split: dict(zip(pack.classes, np.bincount(pack.labels[rows], minlength=num_classes).tolist(), strict=True))
+            for split, rows in parts
+        }
+
     def digest(self) -> str:
         """SHA-256 of the division."""
         digest = hashlib.sha256()
