@@ -218,7 +218,7 @@ def _check_rest(pack: Pack, pool: np.ndarray, quotas: dict[str, dict[int, int]],
             raise DataError(
                 f"The class {pack.classes[label]!r} has {sizes[label]} pictures, and {' and '.join(sorted(quotas))} "
                 f"take {taken} of them: none is left to train on. Add pictures, or lower "
-                f"split.{max(quotas, key=lambda name: quotas[name][label])}."
+                f"split.{max(sorted(quotas, reverse=True), key=lambda name: quotas[name][label])}."
             )
 
 
