@@ -74,7 +74,11 @@ def test_recipe_of_the_guide_is_valid(prepared: Path) -> None:
 )
 def test_every_recipe_of_the_pages_is_valid(name: str, text: str) -> None:
     settings = read_yaml(text, name)
-    assert load_recipe(settings).data.name == settings["data"]["name"]
+    recipe = load_recipe(settings)
+    for stage in ("data", "standardize"):
+        named = settings.get(stage, getattr(recipe, stage).name)
+        assert getattr(recipe, stage).name == (named if isinstance(named, str) else named["name"])
+    assert len(recipe.augment) == len(settings.get("augment", ()))
 
 
 def test_links_lead_somewhere() -> None:

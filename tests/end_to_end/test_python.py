@@ -222,3 +222,8 @@ def test_a_cut_travels_with_the_network_and_mixed_labels_train_it() -> None:
     framed[:, [0, -1]], framed[:, :, [0, -1]] = 255, 255
     assert model.predict(pictures) == model.predict(framed)
     assert run.evaluate("validation").accuracy == run.best.validation.accuracy  # type: ignore[union-attr]
+
+
+def test_a_whitening_of_whole_pictures_and_a_cut_do_not_go_together() -> None:
+    with pytest.raises(conviction.ConvictionError, match="'pca' is fitted to whole pictures of 8×8, and augment cuts"):
+        conviction.train("digits", {"standardize": "pca", "augment": [{"name": "crop_to", "size_px": 6}]})

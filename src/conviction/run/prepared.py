@@ -10,7 +10,7 @@ import torch
 
 from conviction.augment import augmented_shape, build_augmentations
 from conviction.core.device import choose_device, choose_precision, keep_freed_memory, num_threads
-from conviction.core.errors import RunError
+from conviction.core.errors import ConfigError, RunError
 from conviction.core.files import read_json
 from conviction.core.records import DataRecord
 from conviction.core.run_folder import RunFolder
@@ -151,4 +151,11 @@ def prepare(
     pack = load_pack(recipe.data, progress)
     splits = divide(pack, recipe.split, recipe.seed)
     fitted = standardization or fit_standardization(recipe.standardize, pack.images, splits.train)
-    return Prepared(recipe, pack, splits, fitted, machine)
+    prepared = Prepared(recipe, pack, splits, fitted, machine)
+    if not fitted.record().fits(prepared.input_shape):
+        raise ConfigError(
+            f"standardize: {recipe.standardize.name!r} is fitted to whole pictures of "
+            f"{'×'.join(map(str, prepared.picture_shape[1:]))}, and augment cuts them to "
+            f"{'×'.join(map(str, prepared.input_shape[1:]))}. Choose one of the two."
+        )
+    return prepared
