@@ -113,3 +113,13 @@ def test_memory_that_a_step_frees_is_there_for_the_next() -> None:
 def test_another_c_library_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(device.ctypes, "CDLL", lambda name: object())
     assert device.keep_freed_memory() is False
+
+
+def test_the_peak_is_this_processs_own() -> None:
+    """A process started by a large one would be told that one's peak by `getrusage`."""
+    code = "from conviction.core.device import peak_memory_bytes; print(peak_memory_bytes())"
+    large = bytearray(500_000_000)
+    large[::4096] = b"x" * len(large[::4096])
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert int(done.stdout) < 200_000_000
+    assert peak_memory_bytes() > len(large)

@@ -51,6 +51,7 @@ def test_files_of_format_1_are_read() -> None:
     def as_it_was(about: dict[str, Any]) -> None:
         about["format"] = 1
         by_channel = about["preprocessing"].pop("standardization")
+        del about["preprocessing"]["picture_size_px"]
         about["preprocessing"] |= {"mean": by_channel["mean"], "deviation": by_channel["deviation"]}
 
     change_model(run, as_it_was)
