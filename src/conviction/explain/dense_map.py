@@ -19,7 +19,7 @@ class DenseMap:
 
     `probabilities` is `float32` (K, h, w), in the order of `classes`. Position (row, column) speaks of the window of
     `window_px` (height, width) whose upper left corner lies at `(row, column) · stride_px`. Where the network pads its
-    maps, it is not quite what it says of that window alone, which would have black around it.
+    maps, or its poolings hang over the edge, it is not quite what it says of that window alone, which ends there.
     """
 
     classes: tuple[str, ...]
