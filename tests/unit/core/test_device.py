@@ -88,6 +88,7 @@ def test_the_peak_of_memory_is_in_bytes() -> None:
     assert peak_memory_bytes() == pytest.approx(int(found[1]) * 1024, rel=0.1)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc's allocator is that of Linux")
 def test_memory_that_a_step_frees_is_there_for_the_next() -> None:
     code = (

@@ -223,6 +223,7 @@ def test_an_archive_with_a_link_is_refused(tmp_path: Path) -> None:
     assert "link" in refusal(tmp_path / "cifar-10-python.tar.gz")
 
 
+@pytest.mark.slow
 def test_the_complete_set(real_data: Path) -> None:
     source = open_source(Cifar10Config(path=str(real_data / "cifar10-jpeg75.tar.xz")))
     counts = Counter((entry.split, entry.label) for entry in source.entries())

@@ -140,6 +140,7 @@ def test_a_set_that_lacks_a_file_is_refused_by_its_name(tmp_path: Path) -> None:
         load_pack(MnistConfig(path=str(folder)))
 
 
+@pytest.mark.slow
 def test_the_complete_set(real_data: Path) -> None:
     source = open_source(MnistConfig(path=str(real_data / "mnist.tar.xz")))
     entries = source.entries()

@@ -35,6 +35,7 @@ def test_steps_and_state_are_those_of_torch(entry) -> None:  # type: ignore[no-u
     assert str(other.state_dict()) == str(plain.state_dict())
 
 
+@pytest.mark.slow
 def test_training_loads_neither_the_compiler_nor_what_draws() -> None:
     # Packed here: scikit-learn, from which the digits come, loads scipy.
     load_pack(DigitsConfig())

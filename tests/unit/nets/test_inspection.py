@@ -180,6 +180,7 @@ described = st.fixed_dictionaries(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.filter_too_much, HealthCheck.too_slow])
 @given(described, st.sampled_from([1, 3]), st.integers(4, 20), st.integers(4, 20), st.integers(2, 12))
 def test_random_networks_against_torch_and_torchinfo(

@@ -51,6 +51,7 @@ def test_grey_pictures_are_grey_and_not_stretched_to_black_and_white(tmp_path: P
     assert found[140, 140, 140] > 5000
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num_classes", [2, 17, 100])
 @pytest.mark.parametrize("size_px", [(8, 8), (4, 60), (60, 4)])
 def test_many_classes_and_odd_shapes(num_classes: int, size_px: tuple[int, int], tmp_path: Path) -> None:
