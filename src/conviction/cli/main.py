@@ -96,6 +96,9 @@ def _answer_interruptions(as_json: bool) -> None:
     def interrupt(signum: int, frame: Any) -> NoReturn:
         for number in numbers:
             signal.signal(number, leave)
+        # A library that is interrupted while it closes a connection would log that, with its traceback.
+        if "logging" in sys.modules:
+            sys.modules["logging"].disable()
         raise KeyboardInterrupt
 
     for number in numbers:
