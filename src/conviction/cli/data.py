@@ -42,11 +42,16 @@ def info(
     as_json: JsonOption = False,
 ) -> None:
     """Show counts by class and split, sizes, and the statistics of the training split. The test split stays sealed."""
+    from pathlib import Path
+
     from conviction.cli.progress import watcher
+    from conviction.report.figure import picture_kind
     from conviction.run.described import load_described
     from conviction.run.recipe import parse_overrides
 
-    _refuse_other_endings(save_sheet)
+    if save_sheet:
+        # Before the pictures are packed, which may take minutes.
+        picture_kind(Path(save_sheet))
     with watcher() as watching:
         described = load_described(source, parse_overrides(assignments), watching.packing)
     found = described.summary()
@@ -58,14 +63,6 @@ def info(
     _print_summary(found)
     if save_sheet:
         print_lines([f"Sheet       {save_sheet}"])
-
-
-def _refuse_other_endings(save_sheet: str | None) -> None:
-    """Before the pictures are packed, which may take minutes. Raises: ConfigError."""
-    from conviction.core.errors import ConfigError
-
-    if save_sheet is not None and not save_sheet.lower().endswith((".png", ".svg")):
-        raise ConfigError(f"A picture is written as .png or .svg, but got {save_sheet!r}.")
 
 
 def _save_sheet(described: Described, found: DataSummary, path: str) -> None:

@@ -149,14 +149,20 @@ def _epochs_below(axes: Axes, history: Sequence[EpochRecord]) -> None:
     axes.spines[["top", "right"]].set_visible(False)
 
 
+def picture_kind(path: Path) -> str:
+    """`png` or `svg`, by the file's name. Raises: ConfigError for another ending."""
+    kind = path.suffix.lower().removeprefix(".")
+    if kind not in FORMATS:
+        raise ConfigError(f"A picture is written as .png or .svg, but got {path.name!r}.")
+    return kind
+
+
 def save_figure(figure: Figure, title: str, path: Path) -> None:
     """Write a figure with its title, as SVG or PNG by the file's name, atomically.
 
     Raises: ConfigError for another ending, StorageError.
     """
-    kind = path.suffix.lower().removeprefix(".")
-    if kind not in FORMATS:
-        raise ConfigError(f"A picture is written as .png or .svg, but got {path.name!r}.")
+    kind = picture_kind(path)
     # A run's name may hold a dollar sign, which would begin a formula.
     figure.suptitle(title, fontsize=10, parse_math=False)
     write_atomically(path, lambda temporary: figure.savefig(temporary, dpi=_DPI, format=kind))

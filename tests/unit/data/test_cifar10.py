@@ -210,7 +210,7 @@ def test_other_pictures_under_a_like_name_are_pointed_to_but_not_taken(
 
 def test_the_official_archive_under_another_name_is_no_silent_success(tmp_path: Path) -> None:
     place = official(tmp_path, "cifar-10-python.tar.gz").rename(tmp_path / "mine.tar.gz")
-    refusal(place)
+    assert "mine.tar.gz" in refusal(place)
 
 
 def test_an_archive_with_a_link_is_refused(tmp_path: Path) -> None:
