@@ -40,6 +40,8 @@ class Placement(ABC):
     interpolation: Interpolation | None = None
     # Whether every pixel comes from exactly one other, so that nothing is interpolated.
     is_exact: ClassVar[bool] = False
+    # Whether a part that shrinks is smoothed, unless it is turned or slanted as well.
+    smooths: bool = False
 
     @abstractmethod
     def matrices(self, num_images: int, size_px: Size, draw: Draw) -> Float[Tensor, "B 3 3"]:

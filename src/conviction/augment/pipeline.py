@@ -25,6 +25,7 @@ from conviction.augment.base import (
     Size,
     chosen,
 )
+from conviction.augment.parts import resized_parts, whole_parts
 from conviction.augment.resample import move, warp
 from conviction.data.stream import Draw
 
@@ -60,6 +61,10 @@ class _Composed:
         outside: Outside = next((one.outside for one in self.placements if one.outside), "black")
         if all(placement.is_exact for placement in self.placements):
             return move(images, matrix_B33, size_px, outside)
+        if any(placement.smooths for placement in self.placements):
+            found = whole_parts(matrix_B33, (images.shape[2], images.shape[3]), size_px)
+            if found is not None:
+                return resized_parts(images, *found, size_px)
         between: Interpolation = next((one.interpolation for one in self.placements if one.interpolation), "bilinear")
         return warp(images, matrix_B33, size_px, outside, between)
 

@@ -186,6 +186,7 @@ class RandomResizedCrop(Placement):
 
     def __init__(self, config: RandomResizedCropConfig) -> None:
         self.interpolation = config.interpolation
+        self.smooths = config.interpolation == "bilinear"
         self._config = config
 
     def output_size(self, size_px: Size) -> Size:

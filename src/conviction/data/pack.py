@@ -28,6 +28,7 @@ from conviction.core.errors import ConvictionError, DataError, storage_faults
 from conviction.core.files import locked, make_folder, write_text
 from conviction.core.records import SplitName
 from conviction.data.decode import DecodeSettings, UnreadablePicture, as_array, decode
+from conviction.data.resident import read_rows, release, rows_at_once
 from conviction.data.source.base import Content, Entry, Source, SourceConfig, open_source
 from conviction.data.source.locate import cache_folder
 
@@ -249,6 +250,8 @@ def _decode_all(
                 images = _allocate(path, (len(entries), *array.shape))
             if array.shape == images.shape[1:]:
                 images[rows[name]] = array
+                if done % rows_at_once(images) == 0:
+                    release(images)
             else:
                 misfits[name] = (
                     f"has {array.shape[1]}×{array.shape[0]} pixels where others have {images.shape[2]}×"
@@ -307,8 +310,9 @@ def _content_digest(images: np.ndarray, labels: np.ndarray, splits: np.ndarray, 
     digest = hashlib.sha256(json.dumps([images.shape, classes]).encode())
     digest.update(labels.tobytes())
     digest.update(splits.tobytes())
-    for start in range(0, len(images), _CHUNK):
-        digest.update(np.ascontiguousarray(images[start : start + _CHUNK]).data)
+    size = rows_at_once(images)
+    for start in range(0, len(images), size):
+        digest.update(read_rows(images, slice(start, start + size)).data)
     return digest.hexdigest()
 
 

@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float, Int64, UInt8
 from torch import Generator, Tensor
 
+from conviction.data.resident import read_rows
 from conviction.data.standardize import Standardizer
 
 
@@ -78,7 +79,7 @@ class Stream:
         bounds = self._bounds()
         for start, end in itertools.pairwise(bounds):
             chosen = rows[start:end]
-            pixels = self.images[chosen]
+            pixels = read_rows(self.images, chosen)
             if draw is None and self.crop_px is not None:
                 pixels = cut_middle(pixels, self.crop_px)
             images = torch.from_numpy(pixels).to(self.device).permute(0, 3, 1, 2)

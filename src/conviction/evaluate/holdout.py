@@ -11,6 +11,7 @@ from torch import nn
 
 from conviction.core.ledger import Ledger
 from conviction.data.pack import Pack
+from conviction.data.resident import read_rows
 from conviction.data.split import Splits
 from conviction.data.stream import Stream
 from conviction.metrics.accuracy import score
@@ -60,5 +61,5 @@ def _test_digest(pack: Pack, rows: np.ndarray) -> str:
     digest = hashlib.sha256(str(pack.images.shape[1:]).encode())
     digest.update("\n".join(pack.classes[label] for label in pack.labels[rows]).encode())
     for row in rows:
-        digest.update(pack.images[row].tobytes())
+        digest.update(read_rows(pack.images, slice(row, row + 1)).data)
     return digest.hexdigest()

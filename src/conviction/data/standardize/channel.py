@@ -13,6 +13,7 @@ from pydantic import Field
 from torch import Tensor
 
 from conviction.core.errors import ConfigError
+from conviction.data.resident import read_rows, rows_at_once
 from conviction.data.standardize.base import (
     GREY_LEVELS,
     STANDARDIZATION_RECORDS,
@@ -22,10 +23,7 @@ from conviction.data.standardize.base import (
     Standardizer,
 )
 
-# Sums over so many pictures fit 32 bits: 255² · 256 < 2³².
-_CHUNK = 256
-# Of large pictures fewer at a time: this many bytes, and their squares twice as many.
-_CHUNK_VALUES = 1 << 24
+_CACHED_VALUES = 1 << 18
 Deviation = Annotated[float, Field(gt=0)]
 
 
@@ -81,9 +79,20 @@ class Standardization(Standardizer):
 
     def __call__(self, images: UInt8[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
         """The images as `float32`, in the memory layout that they have."""
-        scale = torch.tensor(self.deviation, device=images.device).mul_(GREY_LEVELS).reciprocal_()
-        shift = torch.tensor(self.mean, device=images.device) / torch.tensor(self.deviation, device=images.device)
-        return images.float().mul_(scale[:, None, None]).sub_(shift[:, None, None])
+        mean, deviation = (torch.tensor(values, device=images.device) for values in (self.mean, self.deviation))
+        scale, shift = 1 / (deviation * GREY_LEVELS), mean / deviation
+        if not images.is_contiguous(memory_format=torch.channels_last):
+            return images.float().mul_(scale[:, None, None]).sub_(shift[:, None, None])
+        num_images, num_channels, height, width = images.shape
+        # A row of pixels at a time: broadcasting along three channels, the innermost dimension, takes ten times longer.
+        rows = images.permute(0, 2, 3, 1).reshape(num_images, height, width * num_channels)
+        standardized = torch.empty(rows.shape, device=images.device)
+        scale, shift = scale.repeat(width), shift.repeat(width)
+        # Few images at a time: all three steps find them in the processor's cache.
+        size = num_images if images.is_cuda else max(1, _CACHED_VALUES // rows[:1].numel())
+        for written, read in zip(torch.split(standardized, size), torch.split(rows, size), strict=True):
+            written.copy_(read).mul_(scale).sub_(shift)
+        return standardized.view(num_images, height, width, num_channels).permute(0, 3, 1, 2)
 
     def inverted(self, images: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
         """Back to the scale [0, 1]."""
@@ -137,9 +146,9 @@ def mean_picture_deviation(images: np.ndarray, rows: np.ndarray) -> np.ndarray:
 
 
 def _chunks(images: np.ndarray, rows: np.ndarray) -> Iterator[np.ndarray]:
-    size = max(1, min(_CHUNK, _CHUNK_VALUES // max(1, images[:1].size)))
+    size = rows_at_once(images)
     for start in range(0, len(rows), size):
-        yield images[rows[start : start + size]]
+        yield read_rows(images, rows[start : start + size])
 
 
 def _for_channels(name: str, fitted: Standardization, num_channels: int) -> Standardization:

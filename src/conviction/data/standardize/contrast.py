@@ -13,6 +13,7 @@ from pydantic import Field
 from torch import Tensor
 
 from conviction.core.config import Config
+from conviction.data.resident import read_rows, rows_at_once
 from conviction.data.standardize.base import (
     GREY_LEVELS,
     STANDARDIZATION_RECORDS,
@@ -22,7 +23,6 @@ from conviction.data.standardize.base import (
     Standardizer,
 )
 
-_CHUNK_VALUES = 1 << 22
 Positive = Annotated[float, Field(gt=0)]
 
 
@@ -107,9 +107,9 @@ def average_mean_and_deviation(images: np.ndarray, rows: np.ndarray) -> tuple[fl
     """The averages over the given rows of each picture's own mean and deviation, on the scale [0, 1]; never 0."""
     num_values = images[:1].size
     means, deviations = np.empty(len(rows)), np.empty(len(rows))
-    size = max(1, _CHUNK_VALUES // num_values)
+    size = rows_at_once(images)
     for start in range(0, len(rows), size):
-        values = images[rows[start : start + size]].reshape(-1, num_values)
+        values = read_rows(images, rows[start : start + size]).reshape(-1, num_values)
         means[start : start + size] = values.mean(axis=1, dtype=np.float64)
         deviations[start : start + size] = values.std(axis=1, dtype=np.float64)
     # Summed in one order, whatever that of the rows: equal pictures give equal bits.

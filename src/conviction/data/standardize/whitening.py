@@ -14,6 +14,7 @@ from pydantic import Field
 from torch import Tensor
 
 from conviction.core.errors import ConfigError, DataError
+from conviction.data.resident import read_rows
 from conviction.data.standardize.base import (
     GREY_LEVELS,
     STANDARDIZATION_RECORDS,
@@ -192,7 +193,7 @@ def mean_and_covariance(
     # In the order of the file, which is the fastest to read, and gives the same bits for the same pictures.
     ordered = np.sort(rows)
     for start in range(0, len(ordered), _CHUNK):
-        chunk = images[ordered[start : start + _CHUNK]].reshape(-1, num_values).astype(np.float64)
+        chunk = read_rows(images, ordered[start : start + _CHUNK]).reshape(-1, num_values).astype(np.float64)
         values = torch.from_numpy(contrast.of_rows(chunk) if contrast else chunk)
         total += values.sum(dim=0)
         products.addmm_(values.T, values)

@@ -1,0 +1,130 @@
+"""Parts brought to one size: by hand, and image by image against torchvision."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Generator, Tensor
+from torchvision.transforms.v2 import functional
+
+from conviction.augment import warp
+from conviction.augment.base import Placement
+from conviction.augment.geometric import Flip, RandomCrop, shifts
+from conviction.augment.parts import resized_parts, whole_parts
+from conviction.augment.pipeline import Augmenter
+from conviction.augment.resample import warp as resampled
+from conviction.augment.warp import RandomResizedCrop, RandomResizedCropConfig
+from conviction.data.stream import Draw
+
+NUM, HEIGHT, WIDTH = 24, 33, 40
+
+
+def pictures(channels: int = 3) -> Tensor:
+    """Noise: where it is not smoothed, shrinking it gives quite other values."""
+    return torch.randint(
+        0, 256, (NUM, channels, HEIGHT, WIDTH), dtype=torch.uint8, generator=Generator().manual_seed(5)
+    )
+
+
+def seeded() -> Draw:
+    return Draw(Generator().manual_seed(0))
+
+
+def cropped(size_px: int, **settings: float) -> RandomResizedCrop:
+    return RandomResizedCrop(RandomResizedCropConfig(size_px=size_px, **settings))  # type: ignore[arg-type]
+
+
+def placed(placements: list[Placement], images: Tensor) -> Tensor:
+    return Augmenter(placements, 2)(images, torch.zeros(len(images), dtype=torch.int64), seeded())[0]
+
+
+def expected_parts(crop: RandomResizedCrop, images: Tensor, size_px: int) -> list[Tensor]:
+    """torchvision's, of the parts that the crop draws first."""
+    found = whole_parts(crop.matrices(NUM, (HEIGHT, WIDTH), seeded()), (HEIGHT, WIDTH), (size_px, size_px))
+    assert found is not None
+    parts = found[0].tolist()
+    assert len(set(map(tuple, parts))) > NUM // 2
+    assert all(min(part) >= 0 and part[0] + part[2] <= HEIGHT and part[1] + part[3] <= WIDTH for part in parts)
+    sides = [size_px, size_px]
+    return [
+        functional.resized_crop(image, *part, sides, antialias=True) for image, part in zip(images, parts, strict=True)
+    ]
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("size_px", [8, 16, 32])
+def test_equal_to_torchvision_in_grey_levels(size_px: int, channels: int) -> None:
+    images, crop = pictures(channels), cropped(size_px, smallest_area=0.1)
+    found = placed([crop], images)
+    assert found.dtype == torch.uint8
+    assert torch.equal(found, torch.stack(expected_parts(crop, images, size_px)))
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_equal_to_torchvision_on_float(layout: torch.memory_format) -> None:
+    images, crop = (pictures().float() / 255).contiguous(memory_format=layout), cropped(16)
+    found = placed([crop], images)
+    torch.testing.assert_close(found, torch.stack(expected_parts(crop, images, 16)))
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+def test_flips_are_part_of_it(axis: int) -> None:
+    images, crop = pictures(), cropped(16)
+    always, expected = Flip(axis, 1.0), torch.stack(expected_parts(crop, images, 16))
+    assert torch.equal(placed([crop, always], images), expected.flip(3 - axis))
+
+
+def test_by_hand() -> None:
+    """Four pixels become two: the weights 3, 3, 1 (of 7) of a triangle that reaches two pixels to each side."""
+    row = torch.tensor([0, 0, 70, 140], dtype=torch.uint8)
+    image = row.repeat(2, 1)[None, None]
+    part = torch.tensor([[0, 0, 2, 4]])
+    assert resized_parts(image, part, torch.tensor([[0, 0]]), (1, 2)).flatten().tolist() == [10, 90]
+    assert resized_parts(image, part, torch.tensor([[0, 1]]), (1, 2)).flatten().tolist() == [90, 10]
+
+
+@given(data=st.data(), sizes=st.tuples(*[st.integers(1, 8192)] * 4), is_flipped=st.tuples(st.booleans(), st.booleans()))
+def test_a_part_is_found_again(
+    data: st.DataObject, sizes: tuple[int, int, int, int], is_flipped: tuple[bool, bool]
+) -> None:
+    old, new = sizes[:2], sizes[2:]
+    sides = [data.draw(st.integers(1, side)) for side in old]
+    first = [data.draw(st.integers(0, side - part)) for side, part in zip(old, sides, strict=True)]
+    middle = [start + (part - side) / 2 for start, part, side in zip(first, sides, old, strict=True)]
+    matrix = shifts(torch.tensor([middle[1]]), torch.tensor([middle[0]]))
+    matrix[:, 0, 0], matrix[:, 1, 1] = sides[1] / new[1], sides[0] / new[0]
+    signs = torch.tensor([-1.0 if is_flipped[1] else 1.0, -1.0 if is_flipped[0] else 1.0, 1.0])
+    found = whole_parts(matrix @ signs.diag(), old, new)
+    assert found is not None
+    assert found[0].tolist() == [[*first, *sides]]
+    assert found[1].tolist() == [[int(flipped) for flipped in is_flipped]]
+
+
+@pytest.mark.parametrize(
+    ("why", "change"),
+    [
+        ("turned", lambda matrix: matrix @ warp.rotation(torch.tensor([1.0]))),
+        ("half a pixel aside", lambda matrix: matrix @ shifts(torch.tensor([0.5]), torch.tensor([0.0]))),
+        ("beyond the edge", lambda matrix: matrix @ shifts(torch.tensor([0.0]), torch.tensor([-9.0]))),
+        ("enlarged to parts of pixels", lambda matrix: matrix @ warp.scaling(torch.tensor([0.97]))),
+    ],
+)
+def test_what_is_no_whole_part(why: str, change: object) -> None:
+    matrix = torch.eye(3)[None]
+    assert whole_parts(matrix, (16, 16), (16, 16)) is not None
+    assert whole_parts(change(matrix), (16, 16), (16, 16)) is None, why  # type: ignore[operator]
+
+
+def test_with_a_shift_by_parts_of_pixels_it_is_one_resampling() -> None:
+    images, crop, shift = pictures(), cropped(16), RandomCrop(4, "edge")
+    draw = seeded()
+    matrices = crop.matrices(NUM, (HEIGHT, WIDTH), draw) @ shift.matrices(NUM, (16, 16), draw)
+    assert torch.equal(placed([crop, shift], images), resampled(images, matrices, (16, 16), "edge", "bilinear"))
+
+
+def test_nearest_is_not_smoothed() -> None:
+    images = pictures()
+    found = placed([cropped(8, interpolation="nearest")], images)  # type: ignore[arg-type]
+    assert all(set(new.unique().tolist()) <= set(old.unique().tolist()) for new, old in zip(found, images, strict=True))

@@ -1,0 +1,114 @@
+"""How much of a mapped file stays in memory, as the system counts it."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Generator
+
+from conviction.data import resident
+from conviction.data.pack import load_pack
+from conviction.data.resident import read_rows, release, rows_at_once
+from conviction.data.source.folder import FolderConfig
+from conviction.data.standardize import Standardization, channel_statistics
+from conviction.data.stream import Stream
+from pictures import write_picture
+
+SMAPS = Path("/proc/self/smaps")
+pytestmark = pytest.mark.skipif(not SMAPS.exists(), reason="only Linux says how much of a map is resident")
+NUM, SIDE_PX = 120, 128
+PICTURE_BYTES = SIDE_PX * SIDE_PX * 3
+# Around a page that is read the system maps fifteen others.
+AROUND_BYTES = 1 << 17
+
+
+def resident_bytes(name: str) -> int:
+    """Of all maps of files whose path ends so."""
+    found, counts = 0, False
+    for line in SMAPS.read_text().splitlines():
+        if re.match(r"[0-9a-f]+-[0-9a-f]+ ", line):
+            counts = line.endswith(name)
+        elif counts and line.startswith("Rss:"):
+            found += 1024 * int(line.split()[1])
+    return found
+
+
+@pytest.fixture
+def mapped(tmp_path: Path) -> np.ndarray:
+    path = tmp_path / "mapped.npy"
+    np.save(path, np.random.default_rng(0).integers(0, 256, (NUM, SIDE_PX, SIDE_PX, 3), np.uint8))
+    return np.load(path, mmap_mode="r")
+
+
+def pass_over(images: np.ndarray) -> int:
+    """What is resident after an epoch and the statistics."""
+    labels, rows = np.zeros(len(images), np.int64), np.arange(len(images))
+    stream = Stream(images, labels, rows, Standardization((0.0,) * 3, (1.0,) * 3), 8)
+    seen = sum(len(batch.images) for batch in stream.shuffled(Generator().manual_seed(0)))
+    assert seen == len(images)
+    channel_statistics(images, rows)
+    return resident_bytes("mapped.npy")
+
+
+def test_a_small_map_stays_whole(mapped: np.ndarray) -> None:
+    assert pass_over(mapped) >= NUM * PICTURE_BYTES
+
+
+def test_of_a_large_map_nothing_stays(mapped: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resident, "_LARGE_BYTES", 1 << 20)
+    assert pass_over(mapped) <= AROUND_BYTES
+
+
+def test_while_a_large_pack_is_built_little_of_it_is_resident(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resident, "_LARGE_BYTES", 1 << 20)
+    monkeypatch.setattr(resident, "_CHUNK_BYTES", 8 * PICTURE_BYTES)
+    monkeypatch.setattr("conviction.data.pack._CHUNK", 1)
+    for label in "ab":
+        (tmp_path / "photos" / label).mkdir(parents=True)
+        for number in range(NUM // 2):
+            write_picture(tmp_path / "photos" / label / f"{number}.png", (SIDE_PX, SIDE_PX), number)
+    seen = []
+    pack = load_pack(
+        FolderConfig(path=str(tmp_path / "photos")), lambda done, total: seen.append(resident_bytes("images.npy"))
+    )
+    assert len(seen) == NUM
+    assert max(seen) <= 8 * PICTURE_BYTES + AROUND_BYTES
+    for path, image in zip(pack.paths, pack.images, strict=True):
+        assert np.array_equal(image, np.asarray(Image.open(tmp_path / "photos" / path)))
+
+
+def test_rows_are_copies_with_the_maps_values(mapped: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = np.array(mapped)
+    monkeypatch.setattr(resident, "_LARGE_BYTES", 1)
+    for rows in (np.array([5, 0, 5]), slice(3, 9)):
+        found = read_rows(mapped, rows)
+        assert not np.shares_memory(found, mapped)
+        assert np.array_equal(found, expected[rows])
+
+
+def test_what_was_written_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resident, "_LARGE_BYTES", 1)
+    images = np.lib.format.open_memmap(tmp_path / "new.npy", mode="w+", dtype=np.uint8, shape=(4, 64, 64, 3))
+    images[2] = 7
+    release(images)
+    images[3] = 9
+    images.flush()
+    assert np.load(tmp_path / "new.npy")[:, 0, 0, 0].tolist() == [0, 0, 7, 9]
+
+
+def test_rows_at_once() -> None:
+    assert rows_at_once(np.zeros((1, 32, 32, 3), np.uint8)) == 256
+    assert rows_at_once(np.zeros((1, 1024, 1024, 3), np.uint8)) == 5
+    assert rows_at_once(np.zeros((0, 8192, 8192, 3), np.uint8)) == 256
+    assert rows_at_once(np.zeros((1, 8192, 8192, 1), np.uint8)) == 1
+
+
+def test_arrays_in_memory_have_nothing_to_release() -> None:
+    images = np.arange(12, dtype=np.uint8).reshape(3, 2, 2, 1)
+    assert read_rows(images, np.array([2]))[0, 1, 1, 0] == 11
+    assert torch.from_numpy(read_rows(images, slice(0, 1))).sum() == 6
