@@ -42,6 +42,7 @@ format: setup ## Write the code as `make check` wants it
 
 bench: setup ## Measure speed and memory on this machine
 	@$(BIN)/python benchmarks/start_and_epoch.py
+	@$(BIN)/python benchmarks/large_pictures.py
 
 docs: setup ## Write the generated pages of docs/reference anew
 	@UPDATE_DOCS=1 $(BIN)/python -m pytest -q tests/docs tests/end_to_end/test_bad_input.py

@@ -7,15 +7,14 @@ Each figure comes from a process of its own. Results go to benchmarks/results/<p
 
 from __future__ import annotations
 
-import json
 import os
-import re
 import subprocess
 import sys
 import tempfile
 import time
-from pathlib import Path
 from typing import Any
+
+from record import write_section
 
 RECIPE, PICTURES = "alexnet-cifar10", "cifar10-jpeg75"
 NUM_WARM_STARTS = 3
@@ -57,7 +56,6 @@ def measure(until: str, num_epochs: int, environment: dict[str, str]) -> dict[st
 
 
 def main() -> None:
-    from conviction.core.environment import describe_environment
     from conviction.run.prepared import Machine
     from conviction.run.recipe import load_recipe
 
@@ -71,21 +69,13 @@ def main() -> None:
     results: dict[str, Any] = {
         "recipe": RECIPE,
         "pictures": PICTURES,
-        "environment": describe_environment(machine.threads, machine.device.type, machine.precision),
         "packing_s": cold["prepared"] - fastest["prepared"],
         "warm_first_step_s": sorted(run["first_step"] for run in warm),
         "of_which_imports_s": sorted(run["imported"] for run in warm),
         "epoch_with_validation_s": [trained["epoch_1_s"], trained["epoch_2_s"]],
         "peak_memory_bytes": trained["peak_memory_bytes"],
     }
-    name = re.sub(r"[^a-z0-9]+", "-", results["environment"]["processor"].lower()).strip("-")
-    path = Path(__file__).parent / "results" / f"{name}-{machine.threads}-threads.json"
-    path.parent.mkdir(exist_ok=True)
-    path.write_text(json.dumps(results, indent=2) + "\n")
-    for key, value in results.items():
-        if key != "environment":
-            print(f"{key:24} {value}")
-    print(f"written to {path}")
+    write_section("start_and_epoch", results, machine)
 
 
 if __name__ == "__main__":

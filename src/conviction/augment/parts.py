@@ -46,17 +46,18 @@ def resized_parts(
     """
     pixels_BHWC = images.permute(0, 2, 3, 1).contiguous()
     resized_BHWC = pixels_BHWC.new_empty((len(images), *new_size_px, images.shape[1]))
+    # `interpolate` itself cannot write where it is told to.
+    resize = torch.ops.aten._upsample_bilinear2d_aa.out
+    parts = list(zip(part_B4.tolist(), pixels_BHWC, resized_BHWC.permute(0, 3, 1, 2).split(1), strict=True))
 
-    def resize(number: int) -> None:
-        top, left, height, width = part_B4[number].tolist()
-        part = _copied(pixels_BHWC[number, top : top + height, left : left + width])
-        # `interpolate` itself cannot write where it is told to.
-        torch.ops.aten._upsample_bilinear2d_aa.out(
-            part.permute(2, 0, 1)[None], new_size_px, False, out=resized_BHWC[number].permute(2, 0, 1)[None]
-        )
+    def resize_every(first: int) -> None:
+        for (top, left, height, width), image, resized in parts[first::num_workers]:
+            part = _copied(image[top : top + height, left : left + width])
+            resize(part.permute(2, 0, 1)[None], new_size_px, False, out=resized)
 
-    with ThreadPoolExecutor(torch.get_num_threads()) as workers:
-        list(workers.map(resize, range(len(images))))
+    num_workers = torch.get_num_threads()
+    with ThreadPoolExecutor(num_workers) as workers:
+        list(workers.map(resize_every, range(num_workers)))
     for axis in range(2):
         for number in is_flipped_B2[:, axis].nonzero().flatten().tolist():
             resized_BHWC[number] = resized_BHWC[number].flip(axis)
