@@ -1,5 +1,6 @@
 """What every data source keeps to, whatever its files look like."""
 
+import shutil
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -59,6 +60,14 @@ def tab_separated(tmp_path: Path) -> str:
     return str(place.with_suffix(".tsv"))
 
 
+def saved_data_set(tmp_path: Path) -> str:
+    return str(shutil.copytree(Path(__file__).parents[1] / "data_sets" / "splits", tmp_path / "saved"))
+
+
+def published_data_set(tmp_path: Path) -> str:
+    return str(shutil.copytree(Path(__file__).parents[1] / "data_sets" / "published", tmp_path / "published"))
+
+
 def embedded(tmp_path: Path) -> None:
     return None
 
@@ -68,6 +77,7 @@ MADE: dict[str, list[Callable[[Path], str | None]]] = {
     "mnist": [mnist, folder, archive],
     "cifar10": [cifar10, folder, archive],
     "table": [table, tab_separated],
+    "hugging_face": [saved_data_set, published_data_set],
     "digits": [embedded],
 }
 

@@ -57,6 +57,16 @@ def test_archives_are_read(tmp_path: Path) -> None:
     assert sum(found["counts"]["train"].values()) == 16
 
 
+def test_lists_and_data_sets_are_known_by_their_files(tmp_path: Path) -> None:
+    saved = conviction("data", "info", Path(__file__).parents[1] / "data_sets" / "splits", "--json").json
+    assert (saved["source"], saved["counts"]["validation"]) == ("hugging_face", {"dog": 2, "cat": 2})
+    root = write_class_folders(tmp_path / "photos", {"cat": 10, "dog": 10})
+    names = [path.relative_to(root).as_posix() for path in root.rglob("*.png")]
+    (root / "mine.csv").write_text("\n".join(["file,label", *(f"{name},{name[:3]}" for name in names)]))
+    listed = conviction("data", "info", root / "mine.csv", "--json").json
+    assert (listed["source"], listed["counts"]["train"]) == ("table", {"cat": 8, "dog": 8})
+
+
 def test_sheet(tmp_path: Path) -> None:
     for name in ("sheet.png", "sheet.svg"):
         finished = conviction("data", "info", "digits", "--save-sheet", tmp_path / name)

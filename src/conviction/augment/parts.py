@@ -48,7 +48,7 @@ def resized_parts(
     resized_BHWC = pixels_BHWC.new_empty((len(images), *new_size_px, images.shape[1]))
     # `interpolate` itself cannot write where it is told to.
     resize = torch.ops.aten._upsample_bilinear2d_aa.out
-    parts = list(zip(part_B4.tolist(), pixels_BHWC, resized_BHWC.permute(0, 3, 1, 2).split(1), strict=True))
+    parts = list(zip(part_B4.tolist(), pixels_BHWC, torch.split(resized_BHWC.permute(0, 3, 1, 2), 1), strict=True))
 
     def resize_every(first: int) -> None:
         for (top, left, height, width), image, resized in parts[first::num_workers]:

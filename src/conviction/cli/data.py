@@ -31,7 +31,8 @@ def info(
     source: Annotated[
         str,
         typer.Argument(
-            metavar="SOURCE", help="A recipe, a YAML file, or class folders: a directory, an archive, or a data source."
+            metavar="SOURCE",
+            help="A recipe, a YAML file, a data source, or a path: class folders, an archive, a list, a data set.",
         ),
     ],
     save_sheet: Annotated[

@@ -14,7 +14,7 @@ from conviction.core.errors import DataError, did_you_mean
 from conviction.core.records import SplitName
 from conviction.data.decode import UnreadablePicture, stored_size
 from conviction.data.pack import SPLIT_CODES, Pack, Progress, load_pack
-from conviction.data.source import SOURCES
+from conviction.data.source import SOURCES, source_name
 from conviction.data.source.base import SourceConfig, open_source
 from conviction.data.source.locate import locate
 from conviction.data.split import Splits, divide
@@ -93,13 +93,12 @@ def _as_recipe(source: str | Path | Recipe, overrides: Mapping[str, Any]) -> Rec
     data: str | dict[str, str] = named
     if named not in SOURCES.names():
         try:
-            locate(named)
+            data = {"name": source_name(locate(named)), "path": named}
         except DataError as error:
             known = sorted({*recipe_names(), *SOURCES.names()})
             raise DataError(
                 f"{named!r} is no recipe and no data source. {did_you_mean(named, known)} {error}"
             ) from None
-        data = {"name": "folder", "path": named}
     # A recipe names a network; this one is never built.
     return load_recipe({"data": data, "network": "perceptron"}, overrides)
 

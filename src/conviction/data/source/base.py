@@ -6,7 +6,7 @@ import hashlib
 import os
 import stat
 import unicodedata
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal, Protocol, runtime_checkable
@@ -141,6 +141,12 @@ def is_printable(name: str) -> bool:
     return name.isprintable() or all(
         letter.isprintable() or letter in _JOINERS or unicodedata.category(letter) == "Zs" for letter in name
     )
+
+
+def ordered_classes(labels: Collection[str]) -> tuple[str, ...]:
+    """Classes that are all whole numbers in the order of the numbers, others in that of the letters."""
+    numbered = all(label.isascii() and label.isdecimal() for label in labels)
+    return tuple(sorted(labels, key=lambda label: (int(label) if numbered else 0, label)))
 
 
 def listed(names: Sequence[str], most: int = 5) -> str:

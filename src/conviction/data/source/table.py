@@ -24,6 +24,7 @@ from conviction.data.source.base import (
     is_printable,
     listed,
     notes_on_splits,
+    ordered_classes,
     shown_name,
 )
 from conviction.data.source.container import Directory
@@ -89,10 +90,7 @@ class Table:
         return self._entries
 
     def classes(self) -> tuple[str, ...]:
-        labels = {entry.label for entry in self.entries()}
-        # The network's classes of a list numbered 0…10 are in the order of their numbers: as texts, 10 precedes 2.
-        numbered = all(label.isascii() and label.isdecimal() for label in labels)
-        return tuple(sorted(labels, key=lambda label: (int(label) if numbered else 0, label)))
+        return ordered_classes({entry.label for entry in self.entries()})
 
     def notes(self) -> tuple[str, ...]:
         notes = notes_on_splits(self.entries(), self.classes())
