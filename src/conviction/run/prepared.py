@@ -132,6 +132,15 @@ class Prepared:
         )
 
 
+def describe_change(former: DataRecord, now: DataRecord) -> str | None:
+    """What changed between two looks at a recipe's data, as the beginning of a sentence; None where nothing did."""
+    if now.digest != former.digest:
+        return f"The pictures of {former.path} changed"
+    if now.split_digest != former.split_digest:
+        return f"The division of {former.path} into splits changed (the run's split.csv holds the former one)"
+    return None
+
+
 def _describe_skipped(count: int) -> str:
     if count == 1:
         return "1 unreadable picture was left out; skipped.txt names it."

@@ -18,7 +18,7 @@ from conviction.metrics.accuracy import accuracy_by_class, count_by_class, score
 from conviction.metrics.interval import wilson_interval
 from conviction.predict import Predictions
 from conviction.run.model import Model, Picture, Prediction, load_model
-from conviction.run.prepared import Machine, prepare
+from conviction.run.prepared import Machine, describe_change, prepare
 from conviction.run.recipe import Recipe, load_recipe
 
 _SPLITS: tuple[SplitName, ...] = ("train", "validation", "test")
@@ -109,11 +109,10 @@ class Run:
         prepared = prepare(
             self.recipe, Machine.for_evaluation(self.folder, self.recipe), standardization=model.standardization
         )
-        record = prepared.data_record()
-        if (record.digest, record.split_digest) != (summary.data.digest, summary.data.split_digest):
+        if change := describe_change(summary.data, prepared.data_record()):
             raise RunError(
-                f"The pictures of {summary.data.path} are not those that {self.id} was trained on: its splits would "
-                "mix training with test pictures. Bring the former ones back."
+                f"{change} since {self.id} was trained: its splits would mix training with test pictures. Bring the "
+                "former ones back."
             )
         network = model.network.to(prepared.machine.device)
 

@@ -43,7 +43,7 @@ from conviction.nets.block import first_layer_filters, num_parameters, to_channe
 from conviction.report.figure import draw_curves, draw_filters, draw_learning_rate
 from conviction.run.faults import memory_fault, training_faults
 from conviction.run.model import load_standardization, write_model
-from conviction.run.prepared import Machine, Prepared, prepare
+from conviction.run.prepared import Machine, Prepared, describe_change, prepare
 from conviction.run.recipe import Recipe, load_recipe
 from conviction.run.saved import Run
 
@@ -347,9 +347,8 @@ def _write_beginnings(folder: RunFolder, prepared: Prepared, network: nn.Module,
 
 
 def _refuse_changed_data(folder: RunFolder, summary: RunSummary, prepared: Prepared) -> None:
-    record = prepared.data_record()
-    if (record.digest, record.split_digest) != (summary.data.digest, summary.data.split_digest):
+    if change := describe_change(summary.data, prepared.data_record()):
         raise RunError(
-            f"The pictures of {summary.data.path} changed since {folder.id} began: going on would mix training with "
-            "test pictures. Bring the former ones back, or train anew."
+            f"{change} since {folder.id} began: going on would mix training with test pictures. Bring the former ones "
+            "back, or train anew."
         )

@@ -124,6 +124,23 @@ def _changed_pictures(folder: Path) -> Arguments:
     return ["resume", path]
 
 
+@case("Run", "split file that changed since the run was trained", "run", "The division of photos", "split.csv holds")
+def _changed_division(folder: Path) -> Arguments:
+    from conviction import train
+
+    two_classes(folder)
+    first = train("simplecnn-artists", {"data.path": str(folder / "photos"), "fit.epochs": 1})
+    division = folder / "division.csv"
+    division.write_text((first.path / "split.csv").read_text())
+    run = train(
+        "simplecnn-artists", {"data.path": str(folder / "photos"), "fit.epochs": 1, "split.file": str(division)}
+    )
+    lines = division.read_text().splitlines()
+    swapped = [lines[0], *(line.replace(",test", ",?").replace(",validation", ",test") for line in lines[1:])]
+    division.write_text("\n".join(swapped).replace(",?", ",validation") + "\n")
+    return ["evaluate", run.path]
+
+
 @case("Run", "unknown split", "unknown_name", "No split named 'tset'", "Did you mean 'test'?")
 def _unknown_split(folder: Path) -> Arguments:
     trained(folder)
