@@ -44,6 +44,15 @@ def test_class_folders(tmp_path: Path) -> None:
     assert opened(tmp_path).classes() == ("cat", "dog")
 
 
+def test_classes_that_look_the_same_are_noted(tmp_path: Path) -> None:
+    composed, decomposed = "caf\u00e9", "cafe\u0301"
+    write(tmp_path, f"{composed}/a.png", f"{decomposed}/b.png", "bar/c.png", "Bar/d.png")
+    assert set(opened(tmp_path).notes()) == {
+        f"2 classes look the same, {decomposed!r}: their accents are written in two ways.",
+        "The classes 'Bar', 'bar' differ in capital letters alone.",
+    }
+
+
 @pytest.mark.parametrize("spelling", [*SPLIT_WORDS, "Test", "VALID"])
 def test_every_spelling_of_a_split(tmp_path: Path, spelling: str) -> None:
     write(tmp_path, "Train/cat/1.png", "Train/dog/2.png", f"{spelling}/cat/3.png")

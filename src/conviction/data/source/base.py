@@ -155,14 +155,23 @@ def listed(names: Sequence[str], most: int = 5) -> str:
     return shown + (f" and {len(names) - most:,} more" if len(names) > most else "")
 
 
-def notes_on_splits(entries: Sequence[Entry], classes: Sequence[str]) -> list[str]:
-    """A sentence for each split that lacks pictures of a class."""
+def notes_on_classes(entries: Sequence[Entry], classes: Sequence[str]) -> list[str]:
+    """A sentence for each split that lacks pictures of a class, and for classes that may be meant as one."""
     notes = []
     for split in ("train", "validation", "test"):
         present = {entry.label for entry in entries if entry.split == split}
         absent = [label for label in classes if label not in present]
         if present and absent:
             notes.append(f"The {split} split has no pictures of {listed(absent)}.")
+    same: dict[str, list[str]] = {}
+    for label in classes:
+        same.setdefault(unicodedata.normalize("NFC", label).casefold(), []).append(label)
+    for labels in same.values():
+        forms = {unicodedata.normalize("NFC", label) for label in labels}
+        if len(forms) < len(labels):
+            notes.append(f"{len(labels)} classes look the same, {labels[0]!r}: their accents are written in two ways.")
+        elif len(labels) > 1:
+            notes.append(f"The classes {listed(labels)} differ in capital letters alone.")
     return notes
 
 

@@ -17,7 +17,7 @@ from conviction.data.source.base import (
     SourceConfig,
     is_printable,
     listed,
-    notes_on_splits,
+    notes_on_classes,
     shown_name,
 )
 from conviction.data.source.container import Container, is_clutter, open_container
@@ -64,7 +64,7 @@ class Folder:
         notes = []
         if self._num_outside:
             notes.append(f"{self._num_outside} files outside class folders were passed over.")
-        return (*notes, *notes_on_splits(self.entries(), self.classes()))
+        return (*notes, *notes_on_classes(self.entries(), self.classes()))
 
     def read(self) -> Iterator[tuple[str, bytes | UnreadablePicture]]:
         self.entries()

@@ -21,7 +21,7 @@ from conviction.data.source.base import (
     SourceConfig,
     is_printable,
     listed,
-    notes_on_splits,
+    notes_on_classes,
     ordered_classes,
     shown_name,
 )
@@ -96,7 +96,7 @@ class HuggingFace:
 
     def notes(self) -> tuple[str, ...]:
         notes = [f"The rows of {part!r} were passed over, as this names no split." for part in self._passed_over]
-        return (*notes, *notes_on_splits(self.entries(), self.classes()))
+        return (*notes, *notes_on_classes(self.entries(), self.classes()))
 
     def read(self) -> Iterator[tuple[str, bytes | UnreadablePicture]]:
         self.entries()

@@ -23,7 +23,7 @@ from conviction.data.source.base import (
     file_stamp,
     is_printable,
     listed,
-    notes_on_splits,
+    notes_on_classes,
     ordered_classes,
     shown_name,
 )
@@ -93,14 +93,7 @@ class Table:
         return ordered_classes({entry.label for entry in self.entries()})
 
     def notes(self) -> tuple[str, ...]:
-        notes = notes_on_splits(self.entries(), self.classes())
-        same: dict[str, list[str]] = {}
-        for label in self.classes():
-            same.setdefault(label.casefold(), []).append(label)
-        notes += [
-            f"The classes {listed(labels)} differ in capital letters alone." for labels in same.values() if labels[1:]
-        ]
-        return tuple(notes)
+        return tuple(notes_on_classes(self.entries(), self.classes()))
 
     def read(self) -> Iterator[tuple[str, bytes | UnreadablePicture]]:
         yield from self._folder.read({entry.path for entry in self.entries()})
