@@ -19,6 +19,8 @@ GREY_LEVELS = 255
 class StandardizeConfig(Config):
     """Base of the standardisations' settings."""
 
+    # Whether fitting it takes a pass over the training split.
+    reads_pictures: ClassVar[bool] = True
     name: str
 
 

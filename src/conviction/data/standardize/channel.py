@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -30,12 +30,14 @@ Deviation = Annotated[float, Field(gt=0)]
 class ScaleConfig(StandardizeConfig):
     """Grey levels 0…255 become [0, 1]."""
 
+    reads_pictures: ClassVar[bool] = False
     name: Literal["scale"] = "scale"
 
 
 class CenterConfig(StandardizeConfig):
     """Grey levels 0…255 become [-0.5, 0.5]."""
 
+    reads_pictures: ClassVar[bool] = False
     name: Literal["center"] = "center"
 
 
@@ -48,6 +50,7 @@ class ChannelConfig(StandardizeConfig):
 class FixedConfig(StandardizeConfig):
     """Given means and deviations of the channels, on the scale [0, 1]."""
 
+    reads_pictures: ClassVar[bool] = False
     name: Literal["fixed"] = "fixed"
     mean: tuple[float, ...]
     deviation: tuple[Deviation, ...]
@@ -56,6 +59,7 @@ class FixedConfig(StandardizeConfig):
 class ImagenetConfig(StandardizeConfig):
     """The means and deviations that networks pretrained on ImageNet expect."""
 
+    reads_pictures: ClassVar[bool] = False
     name: Literal["imagenet"] = "imagenet"
 
 
