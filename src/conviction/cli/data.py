@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from conviction.cli import facescrub
 from conviction.cli.options import JsonOption, SetOption
 from conviction.cli.output import Column, print_json, print_lines, print_table
 
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from conviction.run.described import Described
 
 app = typer.Typer(help="Pictures, before anything is trained on them.", invoke_without_command=True)
+app.command()(facescrub.facescrub)
 
 _PICTURES_A_CLASS = 10
 _MOST_SIZES = 5

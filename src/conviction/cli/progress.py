@@ -93,6 +93,11 @@ class PlainWatcher(Watcher):
         if num_done == num_pictures or self._is_time():
             print_aside(f"packing pictures: {num_done:,} of {num_pictures:,}")
 
+    def fetching(self, num_done: int, num_pictures: int, num_kept: int) -> None:
+        """Pictures are being fetched; `num_kept` counts the faces in the folder so far."""
+        if num_done == num_pictures or self._is_time():
+            print_aside(f"fetching pictures: {num_done:,} of {num_pictures:,}; {num_kept:,} faces kept")
+
     def started(self, summary: RunSummary, num_epochs: int, folder: str) -> None:
         self._num_epochs = num_epochs
         self.run = summary.run
@@ -152,6 +157,11 @@ class LiveWatcher(PlainWatcher):
 
     def packing(self, num_done: int, num_pictures: int) -> None:
         self._show("packing", num_done, num_pictures)
+
+    def fetching(self, num_done: int, num_pictures: int, num_kept: int) -> None:
+        self._show("fetching", num_done, num_pictures)
+        assert self._task is not None
+        self._progress.update(self._task, description=f"{num_kept:,} faces kept")
 
     def started(self, summary: RunSummary, num_epochs: int, folder: str) -> None:
         self._num_epochs = num_epochs

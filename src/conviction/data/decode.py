@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
@@ -39,26 +41,34 @@ def decode(content: bytes, settings: DecodeSettings) -> np.ndarray:
 
     Raises: UnreadablePicture.
     """
+    with opened(content, settings.max_image_pixels) as image:
+        if settings.image_size_px and image.mode in ("L", "RGB"):
+            # JPEG alone: decode at 1/2, 1/4 or 1/8 where that is still larger than what is asked for, on either side,
+            # as the picture is not upright yet.
+            least_px = 2 * max(settings.image_size_px)
+            image.draft(image.mode, (least_px, least_px))
+        image.load()
+        return as_array(_upright(image), settings)
+
+
+@contextmanager
+def opened(content: bytes, max_image_pixels: int, limit: str = "data.max_image_pixels") -> Iterator[Image.Image]:
+    """A picture whose kind and size are checked and whose pixels are not read yet; `limit` is what sets the size.
+
+    Raises: UnreadablePicture, also for what goes wrong while it is open.
+    """
     if not content:
         raise UnreadablePicture("is empty (0 bytes)")
     try:
         with Image.open(io.BytesIO(content), formats=FORMATS) as image:
-            _check(image, settings)
-            if settings.image_size_px and image.mode in ("L", "RGB"):
-                # JPEG alone: decode at 1/2, 1/4 or 1/8 where that is still larger than what is asked for, on either
-                # side, as the picture is not upright yet.
-                least_px = 2 * max(settings.image_size_px)
-                image.draft(image.mode, (least_px, least_px))
-            image.load()
-            return as_array(_upright(image), settings)
+            _check(image, max_image_pixels, limit)
+            yield image
     except UnreadablePicture:
         raise
     except UnidentifiedImageError:
         raise UnreadablePicture(f"is no picture of a known kind ({', '.join(FORMATS)})") from None
     except (Image.DecompressionBombWarning, Image.DecompressionBombError):
-        raise UnreadablePicture(
-            f"has more pixels than data.max_image_pixels allows ({settings.max_image_pixels:,})"
-        ) from None
+        raise UnreadablePicture(f"has more pixels than {limit} allows ({max_image_pixels:,})") from None
     except Exception as error:  # hostile bytes make the decoders raise anything
         raise UnreadablePicture(f"is damaged: {error}") from error
 
@@ -73,12 +83,10 @@ def stored_size(content: bytes | np.ndarray) -> tuple[int, int]:
     return (width, height) if lies_on_its_side else (height, width)
 
 
-def _check(image: Image.Image, settings: DecodeSettings) -> None:
+def _check(image: Image.Image, max_image_pixels: int, limit: str) -> None:
     width, height = image.size
-    if width * height > settings.max_image_pixels:
-        raise UnreadablePicture(
-            f"has {width}×{height} pixels, more than data.max_image_pixels allows ({settings.max_image_pixels:,})"
-        )
+    if width * height > max_image_pixels:
+        raise UnreadablePicture(f"has {width}×{height} pixels, more than {limit} allows ({max_image_pixels:,})")
     if image.format in _ANIMATED_FORMATS and getattr(image, "n_frames", 1) > 1:
         raise UnreadablePicture(f"is animated ({getattr(image, 'n_frames', 1)} frames)")
 

@@ -42,12 +42,7 @@ def read_rows(path: Path, columns: Collection[str], suffixes: Collection[str] = 
     Parquet is to be read and pyarrow is not there.
     """
     suffix = path.suffix.lower()
-    try:
-        kind = path.stat().st_mode
-    except FileNotFoundError:
-        raise DataError(f"No file {path}.") from None
-    except (OSError, ValueError) as error:
-        raise DataError(f"Cannot read {str(path)!r}: {getattr(error, 'strerror', None) or error}.") from error
+    kind = file_mode(path)
     if stat.S_ISDIR(kind):
         raise DataError(f"{path} is a folder. Name the list itself{_lists_within(path, suffixes)}.")
     if suffix not in suffixes:
@@ -59,7 +54,7 @@ def read_rows(path: Path, columns: Collection[str], suffixes: Collection[str] = 
         raise DataError(f"{path} is no ordinary file.")
     if suffix == ".parquet":
         return _parquet_rows(path, columns)
-    text = _text(path)
+    text = read_text(path)
     return _json_rows(path, text) if suffix in _JSON_LINES else _separated_rows(path, text, columns)
 
 
@@ -76,7 +71,7 @@ def text_of(row: Row, column: str) -> str:
     if isinstance(value, str):
         if len(value) > MAX_TEXT_LETTERS:
             raise DataError(
-                f"{row.place}: {column!r} holds {len(value):,} letters, {_cut(value)!r}; it has at most "
+                f"{row.place}: {column!r} holds {len(value):,} letters, {cut_text(value)!r}; it has at most "
                 f"{MAX_TEXT_LETTERS:,}."
             )
         return value.strip()
@@ -84,7 +79,7 @@ def text_of(row: Row, column: str) -> str:
         # pandas writes whole numbers as 3.0 wherever a column has gaps.
         return str(int(value)) if math.isfinite(value) and value == int(value) else str(value)
     shown = _KINDS.get(type(value), type(value).__name__)
-    raise DataError(f"{row.place}: {column!r} must be text or a number, but is {shown} ({_cut(repr(value))}).")
+    raise DataError(f"{row.place}: {column!r} must be text or a number, but is {shown} ({cut_text(repr(value))}).")
 
 
 def check_columns(path: Path, names: list[str], columns: Collection[str]) -> None:
@@ -112,7 +107,18 @@ def _lists_within(folder: Path, suffixes: Collection[str]) -> str:
     return f", for example {folder / (found or ['photos.csv'])[0]}"
 
 
-def _text(path: Path) -> str:
+def file_mode(path: Path) -> int:
+    """What the operating system says a path is. Raises: DataError where there is nothing."""
+    try:
+        return path.stat().st_mode
+    except FileNotFoundError:
+        raise DataError(f"No file {path}.") from None
+    except (OSError, ValueError) as error:
+        raise DataError(f"Cannot read {str(path)!r}: {getattr(error, 'strerror', None) or error}.") from error
+
+
+def read_text(path: Path) -> str:
+    """A list's text, from UTF-8. Raises: DataError where it is no text, empty, or too large."""
     try:
         if (size := path.stat().st_size) > MAX_TABLE_BYTES:
             raise DataError(f"{path} holds {size:,} bytes; a list has at most {MAX_TABLE_BYTES:,}.")
@@ -158,7 +164,7 @@ def _separated_rows(path: Path, text: str, columns: Collection[str]) -> Iterator
             if len(fields) != len(names):
                 raise DataError(
                     f"{place} has {len(fields)} field{'s' * (len(fields) != 1)} where the header has {len(names)}: "
-                    f"{_cut(delimiter.join(fields))!r}. Put a field that holds the separator in double quotes."
+                    f"{cut_text(delimiter.join(fields))!r}. Put a field that holds the separator in double quotes."
                 )
             yield Row(place, dict(zip(names, fields, strict=True)))
     except csv.Error as error:
@@ -176,14 +182,14 @@ def _json_rows(path: Path, text: str) -> Iterator[Row]:
         try:
             value = json.loads(line, object_pairs_hook=_without_repeats)
         except json.JSONDecodeError as error:
-            raise DataError(f"{place} is not JSON (column {error.colno}: {error.msg}): {_cut(line)!r}.") from error
+            raise DataError(f"{place} is not JSON (column {error.colno}: {error.msg}): {cut_text(line)!r}.") from error
         except (ValueError, RecursionError) as error:
             reason = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
             raise DataError(f"{place} cannot be used: {reason}.") from error
         if not isinstance(value, dict):
             raise DataError(
                 f'{place} must hold an object, for example {{"file": "a.jpg", "label": "cat"}}, but holds '
-                f"{_cut(line)!r}."
+                f"{cut_text(line)!r}."
             )
         yield Row(place, value)
 
@@ -211,7 +217,7 @@ def _parquet_rows(path: Path, columns: Collection[str]) -> Iterator[Row]:
     except DataError:
         raise
     except Exception as error:  # damaged bytes make the reader raise anything
-        raise DataError(f"{path} is damaged or no Parquet file: {_cut(str(error), 200)}.") from error
+        raise DataError(f"{path} is damaged or no Parquet file: {cut_text(str(error), 200)}.") from error
     for number, values in enumerate(found, start=1):
         yield Row(f"{path}, row {number}", values)
 
@@ -227,5 +233,6 @@ def _other_delimiter(path: Path, names: list[str]) -> str:
     return f" Its columns seem to be parted by {other!r}; in a {path.suffix} they are parted by {expected}."
 
 
-def _cut(text: str, most: int = _MOST_SHOWN) -> str:
+def cut_text(text: str, most: int = _MOST_SHOWN) -> str:
+    """The text, or its beginning where it is long."""
     return text if len(text) <= most else text[: most - 1] + "…"
