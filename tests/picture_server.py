@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import socket
+import ssl
 import struct
 import threading
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -166,9 +166,12 @@ def raw(content: bytes) -> Callable[[_Handler], None]:
 
 
 @contextmanager
-def serving() -> Iterator[PictureServer]:
-    """A server that lives as long as the block."""
+def serving(secured: ssl.SSLContext | None = None) -> Iterator[PictureServer]:
+    """A server that lives as long as the block; with a certificate's context it speaks https."""
     server = PictureServer()
+    if secured:
+        # The handshake belongs into the handler's thread: one that fails would end the server.
+        server.socket = secured.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
     thread.start()
     try:
@@ -178,5 +181,3 @@ def serving() -> Iterator[PictureServer]:
         server.shutdown()
         server.server_close()
         thread.join()
-        # Handlers that were dripping see the event within their pause.
-        time.sleep(0.05)

@@ -1,15 +1,20 @@
 """Fetching from a server that misbehaves in every way that it can think of."""
 
 import ipaddress
+import shutil
 import socket
+import ssl
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
 import picture_server as server_of
 from conviction.data.facescrub import address as addresses
+from conviction.data.facescrub import fetch as fetching
 from conviction.data.facescrub.address import IpAddress, is_any, is_public
 from conviction.data.facescrub.fetch import Fetcher, Limits
 from conviction.data.facescrub.outcome import NotKept
@@ -206,6 +211,62 @@ def test_a_server_without_tls_under_https(server: PictureServer) -> None:
     name, reason = refusal(f"https://127.0.0.1:{server.server_port}/1.jpg", num_retries=0)
     assert name == "no_answer"
     assert reason.startswith("no secure connection to 127.0.0.1 (")
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A certificate for secure.example that nobody has signed, with its key, in one file."""
+    if not shutil.which("openssl"):
+        pytest.skip("there is no openssl to make a certificate with")
+    folder = tmp_path_factory.mktemp("certificate")
+    about = ("-subj", "/CN=secure.example", "-addext", "subjectAltName=DNS:secure.example", "-days", "2")
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", *about, "-keyout", "key.pem", "-out", "cert.pem"],
+        cwd=folder,
+        capture_output=True,
+        check=True,
+    )
+    whole = folder / "both.pem"
+    whole.write_text((folder / "key.pem").read_text() + (folder / "cert.pem").read_text())
+    return whole
+
+
+@pytest.fixture
+def secured(certificate: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[PictureServer]:
+    """A server that speaks https, under the name that its certificate has and under another one."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate)
+    with serving(context) as running:
+        running.files["/1.jpg"] = PICTURE
+        names = {"secure.example": ["127.0.0.1"], "other.example": ["127.0.0.1"]}
+        monkeypatch.setattr(addresses.socket, "getaddrinfo", naming(names, running.server_port))
+        yield running
+
+
+def test_the_certificate_is_checked_for_the_name(
+    secured: PictureServer, certificate: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # As if an authority that this machine trusts had signed it.
+    monkeypatch.setattr(fetching, "_tls", lambda: ssl.create_default_context(cafile=certificate))
+    assert fetch(f"https://secure.example:{secured.server_port}/1.jpg") == PICTURE
+    assert secured.hosts == {f"secure.example:{secured.server_port}"}
+    name, reason = refusal(f"https://other.example:{secured.server_port}/1.jpg")
+    assert name == "dead_link"
+    assert reason.startswith("the certificate of other.example is not valid: Hostname mismatch")
+    assert secured.asked == {"/1.jpg": 1}
+
+
+def test_a_certificate_that_nobody_has_signed(secured: PictureServer) -> None:
+    name, reason = refusal(f"https://secure.example:{secured.server_port}/1.jpg")
+    assert name == "dead_link"
+    assert reason.startswith("the certificate of secure.example is not valid: self")
+    assert not secured.asked
+
+
+def test_a_handshake_that_does_not_end() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        url = f"https://127.0.0.1:{mute.getsockname()[1]}/"
+        assert refusal(url, timeout_s=0.3, num_retries=0) == ("no_answer", "took longer than 0.3 s")
 
 
 def naming(names: dict[str, list[str]], port: int) -> Callable[..., list[object]]:
