@@ -13,8 +13,8 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from http import HTTPStatus
 
@@ -47,11 +47,15 @@ class Limits:
 
 
 class _Passing(Exception):
-    """A fault that may be gone at the next try, `pause_s` from now where the server says when."""
+    """A fault that may be gone at the next try, `pause_s` from now where the server says when.
 
-    def __init__(self, reason: str, pause_s: float = 0.0) -> None:
+    `unreached` is the host and port that no connection could be made to.
+    """
+
+    def __init__(self, reason: str, pause_s: float = 0.0, unreached: str = "") -> None:
         super().__init__(reason)
         self.pause_s = pause_s
+        self.unreached = unreached
 
 
 class _Reader(io.RawIOBase):
@@ -92,7 +96,10 @@ class _Transport:
 
 
 class Fetcher:
-    """Fetches pictures; one for all threads. Once `stop` is set it does not wait for further tries."""
+    """Fetches pictures; one for all threads. Once `stop` is set it does not wait for further tries.
+
+    A host that could not be reached in any try is not waited for again: lists name many pictures of each dead host.
+    """
 
     def __init__(
         self, limits: Limits, stop: threading.Event, is_allowed: Callable[[IpAddress], bool] = is_public
@@ -100,6 +107,7 @@ class Fetcher:
         self._limits = limits
         self._stop = stop
         self._is_allowed = is_allowed
+        self._unreached: dict[str, str] = {}
 
     def fetch(self, url: str) -> bytes:
         """The bytes at an address. Raises: NotKept with what the server answered, or that it did not."""
@@ -108,56 +116,31 @@ class Fetcher:
             try:
                 return self._try(address)
             except _Passing as fault:
-                reason = str(fault)
+                reason, unreached = str(fault), fault.unreached
                 pause_s = min(max(_FIRST_PAUSE_S * 2**number, fault.pause_s), _LONGEST_PAUSE_S)
             if number == self._limits.num_retries or self._stop.wait(pause_s):
                 break
+        if unreached:
+            self._unreached[unreached] = reason
         raise NotKept("no_answer", reason)
 
     def _try(self, address: Address) -> bytes:
         deadline = time.monotonic() + self._limits.timeout_s
         seen: list[str] = []
-        try:
-            while True:
-                seen.append(str(address))
-                answer = self._ask(address, deadline)
-                with closing(answer):
-                    if answer.status not in _REDIRECTS:
-                        return self._body(answer)
-                    address = _next(address, answer.getheader("Location"), seen)
-        except TimeoutError:
-            raise _Passing(f"took longer than {self._limits.timeout_s:g} s") from None
-        except ssl.SSLCertVerificationError as error:
-            raise NotKept(
-                "dead_link", f"the certificate of {address.host} is not valid: {error.verify_message}"
-            ) from None
-        except socket.gaierror as error:
-            raise _Passing(f"the name {address.host} is not known ({error.strerror})") from None
-        except ssl.SSLError as error:
-            raise _Passing(f"no secure connection to {address.host} ({error.reason or 'SSL'})") from None
-        except http.client.IncompleteRead:
-            raise _Passing("ended before its end") from None
-        except OSError as error:
-            reason = error.strerror or "closed without an answer"
-            raise _Passing(f"no connection to {address.host} ({reason})") from None
-        except (http.client.HTTPException, ValueError) as error:
-            raise _Passing(f"{address.host} does not answer as HTTP asks ({type(error).__name__})") from None
+        while True:
+            seen.append(str(address))
+            connected = self._reach(address, deadline)
+            with _faults(address, self._limits.timeout_s), closing(_ask(address, connected, deadline)) as answer:
+                if answer.status not in _REDIRECTS:
+                    return self._body(answer)
+                address = _next(address, answer.getheader("Location"), seen)
 
-    def _ask(self, address: Address, deadline: float) -> http.client.HTTPResponse:
-        """The answer, its body unread."""
-        connection = http.client.HTTPConnection(address.host, address.port)
-        connected = _connect(address, self._is_allowed, deadline)
-        # http.client would look the name up again; given a connection, it uses that.
-        connection.sock = _Transport(connected, deadline)
-        try:
-            connection.putrequest("GET", address.target, skip_host=True, skip_accept_encoding=True)
-            for name, value in {"Host": address.host_header, **_HEADERS}.items():
-                connection.putheader(name, value)
-            connection.endheaders()
-            return connection.getresponse()
-        except BaseException:
-            connected.close()
-            raise
+    def _reach(self, address: Address, deadline: float) -> socket.socket:
+        place = f"{address.host}:{address.port}"
+        if place in self._unreached:
+            raise NotKept("no_answer", self._unreached[place])
+        with _faults(address, self._limits.timeout_s, unreached=place):
+            return _connect(address, self._is_allowed, deadline)
 
     def _body(self, answer: http.client.HTTPResponse) -> bytes:
         if answer.status != HTTPStatus.OK:
@@ -175,6 +158,45 @@ class Fetcher:
         if announced is not None and len(content) < announced:
             raise _Passing(f"ended after {len(content):,} of {announced:,} bytes")
         return bytes(content)
+
+
+@contextmanager
+def _faults(address: Address, timeout_s: float, unreached: str = "") -> Iterator[None]:
+    """Turn what sockets, TLS and http.client raise into what a person can read."""
+    try:
+        yield
+    except TimeoutError:
+        raise _Passing(f"took longer than {timeout_s:g} s", unreached=unreached) from None
+    except ssl.SSLCertVerificationError as error:
+        raise NotKept("dead_link", f"the certificate of {address.host} is not valid: {error.verify_message}") from None
+    except socket.gaierror as error:
+        reason = f"the name {address.host} is not known ({error.strerror})"
+        raise _Passing(reason, unreached=unreached) from None
+    except ssl.SSLError as error:
+        raise _Passing(f"no secure connection to {address.host} ({error.reason or 'SSL'})") from None
+    except http.client.IncompleteRead:
+        raise _Passing("ended before its end") from None
+    except OSError as error:
+        reason = f"no connection to {address.host} ({error.strerror or 'closed without an answer'})"
+        raise _Passing(reason, unreached=unreached) from None
+    except (http.client.HTTPException, ValueError) as error:
+        raise _Passing(f"{address.host} does not answer as HTTP asks ({type(error).__name__})") from None
+
+
+def _ask(address: Address, connected: socket.socket, deadline: float) -> http.client.HTTPResponse:
+    """The answer, its body unread; it closes the connection when it is closed."""
+    connection = http.client.HTTPConnection(address.host, address.port)
+    # http.client would look the name up again; given a connection, it uses that.
+    connection.sock = _Transport(connected, deadline)
+    try:
+        connection.putrequest("GET", address.target, skip_host=True, skip_accept_encoding=True)
+        for name, value in {"Host": address.host_header, **_HEADERS}.items():
+            connection.putheader(name, value)
+        connection.endheaders()
+        return connection.getresponse()
+    except BaseException:
+        connected.close()
+        raise
 
 
 def _connect(address: Address, is_allowed: Callable[[IpAddress], bool], deadline: float) -> socket.socket:

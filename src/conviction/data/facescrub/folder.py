@@ -50,6 +50,8 @@ class FaceFolder:
         self._state = path / STATE
         self._unplaced = self._state / "unplaced"
         self._outcomes = _read_journal(self._state / "journal.jsonl")
+        # Looked for once: of a hundred thousand faces, asking for each would take longer than all the rest.
+        self._places = _find_faces((self._unplaced, path, *(path / split for split in SPLITS)))
 
     def outcome(self, face: Face) -> Outcome:
         """What is known of a face: `not_tried` where the list says something new of it, or its file is gone."""
@@ -62,16 +64,16 @@ class FaceFolder:
 
     def find(self, key: str) -> Path | None:
         """Where the file of a kept face lies."""
-        places = [self._unplaced / key, self.path / key, *(self.path / split / key for split in SPLITS)]
-        return next((place for place in places if place.is_file()), None)
+        return self._places.get(key)
 
     def keep(self, face: Face, content: bytes) -> None:
         """Write a face's file; `arrange` brings it into the class folders. Raises: StorageError."""
         target = self._unplaced / face.key
         make_folder(target.parent)
-        former = self.find(face.key)
         write_atomically(target, lambda temporary: _write_bytes(temporary, content))
-        if former is not None and former != target:
+        former = self._places.get(face.key, target)
+        self._places[face.key] = target
+        if former != target:
             former.unlink(missing_ok=True)
 
     @contextmanager
@@ -93,13 +95,14 @@ class FaceFolder:
                 continue
             if found[1].name != "kept":
                 # Kept once, before the list said something new of it.
-                place.unlink()
+                self._places.pop(key).unlink(missing_ok=True)
                 continue
             target = self.path / wanted[key] if key in wanted else self._unplaced / key
             if place != target:
                 make_folder(target.parent)
                 with storage_faults(target):
                     os.replace(place, target)
+                self._places[key] = target
         people = {key.partition("/")[0] for key in self._outcomes}
         self._remove_empty(people)
 
@@ -226,6 +229,20 @@ def _read_journal(path: Path) -> dict[str, Found]:
             texts = all(isinstance(part, str) for part in (key, identity, reason, url))
             if texts and name in OUTCOMES and _KEY.fullmatch(key):
                 found[key] = (identity, Outcome(name, reason), url)
+    return found
+
+
+def _find_faces(roots: Sequence[Path]) -> dict[str, Path]:
+    """The files of faces below the folders of people in each root.
+
+    Of two files of one face the first root's is the newer: a start was killed before it deleted the other one.
+    """
+    found: dict[str, Path] = {}
+    for root in roots:
+        for place in root.glob("*/*.jpg"):
+            key = f"{place.parent.name}/{place.name}"
+            if found.setdefault(key, place) != place and _KEY.fullmatch(key):
+                place.unlink(missing_ok=True)
     return found
 
 

@@ -207,6 +207,35 @@ def test_port_where_nobody_listens() -> None:
         assert refusal(f"http://127.0.0.1:{port}/") == ("no_answer", "no connection to 127.0.0.1 (Connection refused)")
 
 
+def test_a_host_that_cannot_be_reached_is_not_waited_for_again(
+    server: PictureServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dialled: list[str] = []
+    dial = fetching._dial
+
+    def counting(ip: str, port: int, timeout_s: float) -> socket.socket:
+        dialled.append(ip)
+        if ip == "127.0.0.9":
+            raise TimeoutError
+        return dial(ip, port, timeout_s)
+
+    monkeypatch.setattr(fetching, "_dial", counting)
+    fetcher = Fetcher(Limits(timeout_s=5.0), Quick(), is_any)
+    server.answers["/away"] = redirect("http://127.0.0.9:8080/1.jpg")
+    for url in ("http://127.0.0.9:8080/1.jpg", "http://127.0.0.9:8080/2.jpg", f"{server.url}/away"):
+        with pytest.raises(NotKept, match="took longer than 5 s") as caught:
+            fetcher.fetch(url)
+        # The next start asks again.
+        assert caught.value.outcome.name == "no_answer"
+    assert dialled == ["127.0.0.9"] * 3 + ["127.0.0.1"]
+    # A server that answers, however badly, was reached; so was the same host at another port.
+    server.answers["/bad"] = status(500)
+    for _ in range(2):
+        with pytest.raises(NotKept):
+            fetcher.fetch(f"{server.url}/bad")
+    assert server.asked["/bad"] == 6
+
+
 def test_a_server_without_tls_under_https(server: PictureServer) -> None:
     name, reason = refusal(f"https://127.0.0.1:{server.server_port}/1.jpg", num_retries=0)
     assert name == "no_answer"

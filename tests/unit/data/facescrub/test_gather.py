@@ -410,6 +410,20 @@ def test_our_own_bug_in_a_thread_is_seen(
         gather(faces_on(server, Ann=2, Bo=2), tmp_path / "out")
 
 
+def test_of_two_files_of_one_face_the_newer_remains(server: PictureServer, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    faces = faces_on(server, Ann=6, Bo=6)
+    gather(faces, out, num_train_per_person=2)
+    # As a kill leaves them between writing a face anew and deleting the former one.
+    older = next((out / "test").glob("Ann/*.jpg"))
+    newer = out / ".facescrub" / "unplaced" / "Ann" / older.name
+    newer.parent.mkdir(parents=True, exist_ok=True)
+    newer.write_bytes(b"newer")
+    gather(faces, out)
+    assert (out / "Ann" / older.name).read_bytes() == b"newer"
+    assert len(list(out.rglob(older.name))) == 1
+
+
 def test_leftovers_of_a_kill_are_swept_away(server: PictureServer, tmp_path: Path) -> None:
     faces = faces_on(server, Ann=1, Bo=1)
     gather(faces, tmp_path / "out")
