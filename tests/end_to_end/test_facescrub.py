@@ -81,7 +81,7 @@ def test_what_a_person_reads(server: PictureServer, tmp_path: Path) -> None:
     assert f"Manifest {out}/manifest.csv" in lines
     assert "fetching pictures: 18 of 18; 16 faces kept" in finished.err
     assert "note: nothing could be kept of 'Di'." in finished.err
-    assert "note: left out of the splits, with fewer than 5 faces: Cy (3)." in finished.err
+    assert "note: left out of the splits, which take 5 faces from three pictures at least: Cy (3)." in finished.err
     assert "note: the same command tries 1 of the faces again; --retry-dead tries all." in finished.err
 
 

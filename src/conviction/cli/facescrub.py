@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -129,7 +130,12 @@ def _print(gathered: Gathered, out: Path, config: GatherConfig) -> None:
     print_lines([f"{out}: {kept.total():,} faces of {len(kept):,} people, {config.size_px}×{config.size_px} pixels"])
     print_table(columns, [*rows, total])
     _print_reasons(gathered)
-    print_lines([f"Manifest    {out / 'manifest.csv'}", f"Train       conviction train RECIPE --set data.path={out}"])
+    print_lines(
+        [
+            f"Manifest    {out / 'manifest.csv'}",
+            f"Train       conviction train RECIPE --set {shlex.quote(f'data.path={out}')}",
+        ]
+    )
 
 
 def _print_reasons(gathered: Gathered) -> None:
@@ -154,8 +160,8 @@ def _notes(gathered: Gathered, found: FaceList, config: GatherConfig) -> list[st
     placed = {face.person for face in gathered.splits}
     if too_few := [f"{name} ({count})" for name, count in kept.items() if name not in placed]:
         notes.append(
-            f"left out of the splits, with fewer than {(config.num_train_per_person or 0) + 2} faces: "
-            f"{', '.join(too_few)}. A lower --per-person-train takes them in; nothing is fetched again."
+            f"left out of the splits, which take {(config.num_train_per_person or 0) + 2} faces from three pictures at "
+            f"least: {', '.join(too_few)}. A lower --per-person-train takes them in; nothing is fetched again."
         )
     again = sum(outcome.name not in {"kept", *FINAL} for outcome in gathered.outcomes.values())
     if again:

@@ -119,6 +119,10 @@ def test_clutter_is_passed_over_and_loose_files_are_counted(tmp_path: Path) -> N
     source = opened(tmp_path)
     source.entries()
     assert source.notes() == ("2 files outside class folders were passed over.",)
+    (tmp_path / "labels.csv").unlink()
+    source = opened(tmp_path)
+    source.entries()
+    assert source.notes() == ("1 file outside class folders was passed over.",)
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)

@@ -14,20 +14,25 @@ from conviction.data.split import SplitConfig, divide
 
 # One for validation, one for test.
 NUM_BEYOND_TRAINING = 2
+# As faces of one picture are not divided.
+LEAST_PICTURES = 3
 
 
 def people_with_enough(faces: Sequence[Face], num_train: int) -> list[str]:
-    """The people who have faces for every split, in the order of the faces."""
-    counts = Counter(face.person for face in faces)
-    return [person for person, count in counts.items() if count >= num_train + NUM_BEYOND_TRAINING]
+    """The people who have faces for every split, from pictures for every split, in the order of the faces."""
+    pictures: dict[str, list[str]] = {}
+    for face in faces:
+        pictures.setdefault(face.person, []).append(face.sha256)
+    least = num_train + NUM_BEYOND_TRAINING
+    return [person for person, found in pictures.items() if len(found) >= least and len({*found}) >= LEAST_PICTURES]
 
 
 def divide_faces(faces: Sequence[Face], num_train: int, seed: int) -> dict[Face, SplitName]:
     """The split of each face of people with enough of them, as `split.train_per_class` draws it; the odd one validates.
 
-    Two faces that were cut from one picture are never divided.
+    Two faces that were cut from one picture are never divided, which may cost one more or one fewer to train on.
 
-    Raises: DataError where a person's faces come from too few pictures.
+    Raises: DataError where people share so many pictures that one of them cannot be in every split.
     """
     people = sorted(people_with_enough(faces, num_train))
     placed = sorted((face for face in faces if face.person in people), key=lambda face: face.key)

@@ -113,9 +113,9 @@ def _refuse_nothing(gathered: Gathered, path: Path, config: GatherConfig) -> Non
         by_person = Counter(face.person for face in kept).most_common(2)
         most = ", ".join(f"{person!r} {count}" for person, count in by_person)
         raise DataError(
-            f"--per-person-train {config.num_train_per_person}: fewer than two people have "
-            f"{config.num_train_per_person + 2} faces, one for validation and one for test included (most: {most}). "
-            "Lower it; what was fetched is kept."
+            f"--per-person-train {config.num_train_per_person}: fewer than two people have the "
+            f"{config.num_train_per_person + 2} faces that the splits take, from three pictures at least "
+            f"(most: {most}). Lower it; what was fetched is kept."
         )
 
 

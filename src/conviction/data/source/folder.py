@@ -63,7 +63,8 @@ class Folder:
     def notes(self) -> tuple[str, ...]:
         notes = []
         if self._num_outside:
-            notes.append(f"{self._num_outside} files outside class folders were passed over.")
+            was = "file outside class folders was" if self._num_outside == 1 else "files outside class folders were"
+            notes.append(f"{self._num_outside:,} {was} passed over.")
         return (*notes, *notes_on_classes(self.entries(), self.classes()))
 
     def read(self) -> Iterator[tuple[str, bytes | UnreadablePicture]]:

@@ -251,6 +251,12 @@ def test_faces_of_one_picture_are_never_divided() -> None:
     assert Counter(split for face, split in splits.items() if face.person == "Ann")["train"] == 12
 
 
+def test_people_whose_faces_come_from_two_pictures_are_left_out() -> None:
+    faces = listed(Ann=6, Bo=6, Cy=2)
+    more = [Face("Cy", face.image_id, "9", face.url, (5, 5, 9, 9), face.sha256) for face in faces[-2:]]
+    assert {face.person for face in divide_faces([*faces, *more], 2, seed=0)} == {"Ann", "Bo"}
+
+
 def test_nothing_kept(server: PictureServer, tmp_path: Path) -> None:
     faces = faces_on(server, Ann=1, Bo=2)
     for number in (1, 2):
@@ -267,7 +273,7 @@ def test_too_few_for_the_split(server: PictureServer, tmp_path: Path) -> None:
     faces = faces_on(server, Ann=4, Bo=3)
     with pytest.raises(DataError) as caught:
         gather(faces, tmp_path / "out", num_train_per_person=2)
-    assert "fewer than two people have 4 faces" in str(caught.value)
+    assert "fewer than two people have the 4 faces that the splits take" in str(caught.value)
     assert "(most: 'Ann' 4, 'Bo' 3)" in str(caught.value)
     server.asked.clear()
     assert len(gather(faces, tmp_path / "out", num_train_per_person=1).splits) == 7
