@@ -7,6 +7,8 @@ import zlib
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
 from conviction.data.facescrub.cut import check_content, cut_face
@@ -74,6 +76,23 @@ def test_a_box_outside_of_the_picture(box: Box) -> None:
     shown = ",".join(map(str, box))
     assert caught.value.outcome.name == "box_outside"
     assert caught.value.outcome.reason == f"the box {shown} lies outside of the picture's 40×20 pixels"
+
+
+CORNERS = st.integers(-60, 60)
+
+
+@given(x1=CORNERS, y1=CORNERS, width=st.integers(1, 90), height=st.integers(1, 90))
+def test_a_box_is_cut_wherever_it_has_a_pixel_in_the_picture(x1: int, y1: int, width: int, height: int) -> None:
+    box = (x1, y1, x1 + width, y1 + height)
+    num_columns = len(set(range(x1, x1 + width)) & set(range(40)))
+    num_rows = len(set(range(y1, y1 + height)) & set(range(20)))
+    if num_columns * num_rows == 0:
+        with pytest.raises(NotKept, match="lies outside"):
+            cut_face(CONTENT, box, 8)
+        return
+    content, remark = cut_face(CONTENT, box, 8)
+    assert colours(content).shape == (8, 8, 3)
+    assert bool(remark) == (num_columns < width or num_rows < height)
 
 
 def test_boxes_count_pixels_as_they_are_stored() -> None:

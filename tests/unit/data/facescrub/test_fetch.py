@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 import picture_server as server_of
 from conviction.data.facescrub import address as addresses
@@ -375,3 +377,23 @@ def test_this_machine_is_refused_without_being_asked(server: PictureServer) -> N
             fetcher.fetch(f"http://{host}:{server.server_port}/1.jpg")
         assert caught.value.outcome.name == "refused_address"
     assert not server.asked
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    head=st.sampled_from([b"", b"HTTP/1.1 200 OK\r\n", b"HTTP/1.1 302 Found\r\nLocation: ", b"HTTP/1.0 "]),
+    rest=st.binary(max_size=60),
+    chunked=st.booleans(),
+)
+def test_whatever_a_server_says_is_bytes_or_a_reason(
+    server: PictureServer, head: bytes, rest: bytes, chunked: bool
+) -> None:
+    server.answers["/x"] = server_of.raw(head + b"Transfer-Encoding: chunked\r\n\r\n" * chunked + rest)
+    try:
+        found = fetch(f"{server.url}/x", num_retries=0)
+    except NotKept as fault:
+        shown = fault.outcome.reason
+    else:
+        shown = f"{len(found)} bytes"
+    # A reason is a line of text: whatever the server sent, it stands in a manifest and in a terminal.
+    assert shown.isprintable()
