@@ -44,9 +44,8 @@ SPLITS: tuple[SplitName, ...] = ("train", "validation", "test")
 class FaceFolder:
     """A folder of gathered faces. Open it with `open_face_folder`."""
 
-    def __init__(self, path: Path, size_px: int) -> None:
+    def __init__(self, path: Path) -> None:
         self.path = path
-        self.size_px = size_px
         self._state = path / STATE
         self._unplaced = self._state / "unplaced"
         self._outcomes = _read_journal(self._state / "journal.jsonl")
@@ -89,7 +88,7 @@ class FaceFolder:
 
         A start that was killed in the middle is completed by the next one. Raises: StorageError.
         """
-        wanted = {face.key: Path(split or "") / face.key for face, split in splits.items()}
+        wanted = {face.key: self.path / (split or "") / face.key for face, split in splits.items()}
         for key, found in self._outcomes.items():
             if (place := self.find(key)) is None:
                 continue
@@ -97,14 +96,13 @@ class FaceFolder:
                 # Kept once, before the list said something new of it.
                 self._places.pop(key).unlink(missing_ok=True)
                 continue
-            target = self.path / wanted[key] if key in wanted else self._unplaced / key
+            target = wanted.get(key, self._unplaced / key)
             if place != target:
                 make_folder(target.parent)
                 with storage_faults(target):
                     os.replace(place, target)
                 self._places[key] = target
-        people = {key.partition("/")[0] for key in self._outcomes}
-        self._remove_empty(people)
+        self._remove_empty({key.partition("/")[0] for key in self._outcomes})
 
     def write_manifest(self, faces: Sequence[Face], splits: Mapping[Face, SplitName | None]) -> None:
         """A line for each face of the lists. Raises: StorageError."""
@@ -167,7 +165,7 @@ def open_face_folder(path: Path, size_px: int) -> Iterator[FaceFolder]:
         remove_leftovers(state)
         for folder in (state / "unplaced").glob("*"):
             remove_leftovers(folder)
-        yield FaceFolder(path, size_px)
+        yield FaceFolder(path)
 
 
 def _refuse_other_content(path: Path) -> None:

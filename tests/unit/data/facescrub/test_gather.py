@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 import os
+import threading
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,8 +23,10 @@ from conviction.data.facescrub.divide import divide_faces
 from conviction.data.facescrub.face_list import Face
 from conviction.data.facescrub.fetch import Limits
 from conviction.data.facescrub.gather import GatherConfig, Gathered
+from conviction.data.pack import load_pack
 from conviction.data.source.base import open_source
 from conviction.data.source.folder import FolderConfig
+from conviction.data.split import SplitConfig, divide
 from picture_server import PictureServer, first_then, other_bytes, serving, status
 
 QUICK = Limits(timeout_s=5.0, num_retries=0)
@@ -98,6 +101,15 @@ def test_class_folders_and_manifest(server: PictureServer, tmp_path: Path) -> No
         assert (image.size, image.mode, image.format) == ((16, 16), "RGB", "JPEG")
     # And training can read it.
     assert open_source(FolderConfig(path=str(tmp_path / "out"))).classes() == ("Ann", "Bo")
+
+
+def test_pictures_are_fetched_side_by_side(server: PictureServer, tmp_path: Path) -> None:
+    faces = faces_on(server, Ann=4, Bo=4)
+    # Each answer waits until three more are asked for.
+    together = threading.Barrier(4, timeout=30)
+    for path, content in server.files.items():
+        server.answers[path] = lambda handler, content=content: (together.wait(), handler.reply(200, content))
+    assert len(gather(faces, tmp_path / "out", limits=Limits(timeout_s=60.0), num_connections=4).kept) == 8
 
 
 def test_two_faces_of_one_picture_are_fetched_once(server: PictureServer, tmp_path: Path) -> None:
@@ -194,6 +206,14 @@ def test_a_split_can_be_changed_and_taken_away_without_fetching(server: PictureS
     assert {name: (out / name).read_bytes() for name in files(out)} == flat
     assert sorted(entry.name for entry in out.iterdir()) == [".facescrub", "Ann", "Bo", "Cy", "manifest.csv"]
     assert not server.asked
+
+
+def test_the_split_is_the_one_that_a_recipe_draws(server: PictureServer, tmp_path: Path) -> None:
+    faces = faces_on(server, Ann=9, Bo=8)
+    gather(faces, tmp_path / "out")
+    pack = load_pack(FolderConfig(path=str(tmp_path / "out")))
+    drawn = dict(divide(pack, SplitConfig(train_per_class=4), seed=3).by_path(pack.paths))
+    assert {face.key: split for face, split in divide_faces(faces, 4, seed=3).items()} == drawn
 
 
 def test_fewer_people_take_the_others_out_of_the_class_folders(server: PictureServer, tmp_path: Path) -> None:
