@@ -163,6 +163,16 @@ def test_a_list_that_says_something_new_is_followed(server: PictureServer, tmp_p
     assert files(tmp_path / "out") == {"Ann/1-0.jpg", "Ann/2-0.jpg", "Bo/4-0.jpg"}
 
 
+def test_a_face_that_is_cut_anew_is_in_one_place(server: PictureServer, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    faces = faces_on(server, Ann=6, Bo=6)
+    gather(faces, out, num_train_per_person=2)
+    faces = [Face(face.person, face.image_id, "0", face.url, (5, 5, 25, 25), face.sha256) for face in faces]
+    gather(faces, out)
+    assert len(list(out.rglob("*.jpg"))) == 12
+    assert {name.split("/")[0] for name in files(out)} == {"Ann", "Bo"}
+
+
 def test_a_face_whose_file_is_gone_is_fetched_again(server: PictureServer, tmp_path: Path) -> None:
     faces = faces_on(server, Ann=2, Bo=1)
     gather(faces, tmp_path / "out")
