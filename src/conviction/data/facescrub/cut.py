@@ -51,7 +51,7 @@ def check_content(content: bytes, sha256: str) -> None:
 def cut_face(content: bytes, box_px: Box, size_px: int) -> tuple[bytes, str]:
     """The face as JPEG of `size_px` × `size_px`, and what is to be said of it.
 
-    The box counts pixels as they are stored: FaceScrub's were found without looking at the EXIF orientation.
+    The box counts pixels as they are stored, whatever the EXIF orientation says: there a detector found a face.
 
     Raises: NotKept (`not_an_image`, `box_outside`).
     """

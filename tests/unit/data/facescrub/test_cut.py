@@ -96,7 +96,7 @@ def test_a_box_is_cut_wherever_it_has_a_pixel_in_the_picture(x1: int, y1: int, w
 
 
 def test_boxes_count_pixels_as_they_are_stored() -> None:
-    # Orientation 6 turns a viewer's picture by a quarter; the boxes were found without looking at it.
+    # Orientation 6 turns the picture by a quarter wherever it is looked at.
     exif = Image.Exif()
     exif[0x0112] = 6
     turned = encoded(QUARTERS, "JPEG", exif=exif, quality=100, subsampling=0)
