@@ -167,6 +167,9 @@ SENSELESS: list[tuple[str, dict[str, Any]]] = [
     ("posterize", {"bits": 8}),
     ("solarize", {"threshold": 2}),
     ("random_erasing", {"smallest_area": 0.5, "largest_area": 0.1}),
+    ("jpeg", {"smallest_quality": 0}),
+    ("jpeg", {"largest_quality": 101}),
+    ("jpeg", {"smallest_quality": 60, "largest_quality": 50}),
     ("mixup", {"alpha": 0}),
     ("cutmix", {"p": -0.1}),
 ]

@@ -1,6 +1,6 @@
 """Augmentation in batches: every image has its own random draw. Importing this package fills `AUGMENTATIONS`."""
 
-from conviction.augment import colour, detail, geometric, mix, tone, warp
+from conviction.augment import colour, detail, geometric, jpeg, mix, tone, warp
 from conviction.augment.base import AUGMENTATIONS, AugmentConfig
 from conviction.augment.pipeline import Augmenter, augmented_shape, build_augmentations
 
@@ -13,6 +13,7 @@ __all__ = [
     "colour",
     "detail",
     "geometric",
+    "jpeg",
     "mix",
     "tone",
     "warp",
