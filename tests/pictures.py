@@ -6,7 +6,9 @@ import zlib
 from pathlib import Path
 
 import numpy as np
+import torch
 from PIL import Image
+from torch import Generator, Tensor
 
 
 def write_picture(path: Path, size_px: tuple[int, int] = (8, 8), shade: int = 128) -> None:
@@ -24,3 +26,12 @@ def write_class_folders(root: Path, counts: dict[str, int], size_px: tuple[int, 
             shade = 40 + 170 * index // max(1, len(counts) - 1)
             write_picture(root / label / f"{label}-{number:03d}.png", size_px, shade)
     return root
+
+
+def smooth_pictures(num: int = 24, channels: int = 3, height: int = 33, width: int = 40) -> Tensor:
+    """Pictures (B, C, H, W), `uint8`, with edges and saturated places, as photographs have them."""
+    generator = Generator().manual_seed(0)
+    coarse = torch.rand((num, channels, 6, 7), generator=generator) * 1.4 - 0.2
+    fine = torch.rand((num, channels, height, width), generator=generator) * 0.2
+    smooth = torch.nn.functional.interpolate(coarse, (height, width), mode="bicubic") + fine
+    return (smooth.clamp(0, 1) * 255).round().to(torch.uint8)

@@ -170,6 +170,13 @@ SENSELESS: list[tuple[str, dict[str, Any]]] = [
     ("jpeg", {"smallest_quality": 0}),
     ("jpeg", {"largest_quality": 101}),
     ("jpeg", {"smallest_quality": 60, "largest_quality": 50}),
+    ("autoaugment_cifar10", {"interpolation": "cubic"}),
+    ("randaugment", {"num_ops": 0}),
+    ("randaugment", {"magnitude": 31}),
+    ("randaugment", {"num_magnitude_bins": 1}),
+    ("trivialaugment", {"p": 2}),
+    ("augmix", {"severity": 11}),
+    ("augmix", {"chain_depth": 0}),
     ("mixup", {"alpha": 0}),
     ("cutmix", {"p": -0.1}),
 ]

@@ -1,6 +1,6 @@
 """Augmentation in batches: every image has its own random draw. Importing this package fills `AUGMENTATIONS`."""
 
-from conviction.augment import colour, detail, geometric, jpeg, mix, tone, warp
+from conviction.augment import colour, detail, geometric, jpeg, mix, policy, tone, warp
 from conviction.augment.base import AUGMENTATIONS, AugmentConfig
 from conviction.augment.pipeline import Augmenter, augmented_shape, build_augmentations
 
@@ -15,6 +15,7 @@ __all__ = [
     "geometric",
     "jpeg",
     "mix",
+    "policy",
     "tone",
     "warp",
 ]

@@ -17,17 +17,9 @@ from conviction.augment.pipeline import Augmenter
 from conviction.augment.resample import move
 from conviction.augment.resample import warp as resampled
 from conviction.data.stream import Draw, cut_middle
+from pictures import smooth_pictures
 
 NUM = 24
-
-
-def pictures(height: int = 33, width: int = 40, channels: int = 3) -> Tensor:
-    """Smooth pictures with edges and saturated places, as photographs have them."""
-    generator = Generator().manual_seed(0)
-    coarse = torch.rand((NUM, channels, 6, 7), generator=generator) * 1.4 - 0.2
-    fine = torch.rand((NUM, channels, height, width), generator=generator) * 0.2
-    smooth = torch.nn.functional.interpolate(coarse, (height, width), mode="bicubic") + fine
-    return (smooth.clamp(0, 1) * 255).round().to(torch.uint8)
 
 
 def spread(low: float, high: float) -> Tensor:
@@ -53,7 +45,7 @@ BY_FACTOR: dict[str, tuple[Change, Callable[[Tensor, float], Tensor], Tensor]] =
 @pytest.mark.parametrize("name", BY_FACTOR)
 def test_changes_by_a_factor_on_float(name: str) -> None:
     ours, theirs, factors = BY_FACTOR[name]
-    images = pictures().float() / 255
+    images = smooth_pictures().float() / 255
     found = ours(images, factors)
     for image, factor, changed in zip(images, factors.tolist(), found, strict=True):
         assert (theirs(image, factor) - changed).abs().max() < 2e-5
@@ -63,7 +55,7 @@ def test_changes_by_a_factor_on_float(name: str) -> None:
 def test_changes_by_a_factor_on_grey_levels(name: str) -> None:
     """Within one level, as torchvision cuts fractions off and we round them; within two where it does so twice."""
     ours, theirs, factors = BY_FACTOR[name]
-    images = pictures()
+    images = smooth_pictures()
     found = (ours(images.float() / 255, factors) * 255).round().to(torch.uint8)
     for image, factor, changed in zip(images, factors.tolist(), found, strict=True):
         if name == "solarize":
@@ -80,7 +72,7 @@ def levels(change: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("name", ["invert", "autocontrast", "equalize"])
 def test_tones_exactly(name: str, channels: int) -> None:
-    images = pictures(channels=channels)
+    images = smooth_pictures(channels=channels)
     images[3] = 77  # a picture of one level
     images[4, 0] = 0
     found = levels(getattr(tone, name), images)
@@ -92,26 +84,26 @@ def test_tones_exactly(name: str, channels: int) -> None:
 
 @pytest.mark.parametrize("bits", range(1, 9))
 def test_posterize_exactly(bits: int) -> None:
-    images = pictures()
+    images = smooth_pictures()
     found = levels(lambda numbers: tone.posterize(numbers, torch.full((NUM,), bits)), images)
     assert torch.equal(found, functional.posterize(images, bits))
 
 
 def test_grey() -> None:
-    images = pictures()
+    images = smooth_pictures()
     found = levels(lambda numbers: colour.grey(numbers).expand_as(numbers), images)
     assert (functional.rgb_to_grayscale(images, 3).int() - found.int()).abs().max() <= 1
 
 
 def test_changes_leave_grey_pictures_without_colours() -> None:
-    images = pictures(channels=1).float() / 255
+    images = smooth_pictures(channels=1).float() / 255
     for change in (colour.saturation, colour.hue):
         assert torch.equal(change(images, spread(-0.5, 0.5)), images)
 
 
 @pytest.mark.parametrize("outside", ["black", "reflect", "edge"])
 def test_padded_crops(outside: Any) -> None:
-    images, modes = pictures(), {"black": "constant", "reflect": "reflect", "edge": "edge"}
+    images, modes = smooth_pictures(), {"black": "constant", "reflect": "reflect", "edge": "edge"}
     generator = Generator().manual_seed(0)
     found = Augmenter([RandomCrop(5, outside)], 2)(images, torch.zeros(NUM, dtype=torch.int64), Draw(generator))[0]
     offsets = torch.randint(0, 11, (2, NUM), generator=Generator().manual_seed(0))
@@ -122,8 +114,8 @@ def test_padded_crops(outside: Any) -> None:
 
 @pytest.mark.parametrize("size_px", [33, 32, 28, 27, 1])
 def test_middles(size_px: int) -> None:
-    pixels = pictures().permute(0, 2, 3, 1).numpy()
-    expected = functional.center_crop(pictures(), [size_px]).permute(0, 2, 3, 1)
+    pixels = smooth_pictures().permute(0, 2, 3, 1).numpy()
+    expected = functional.center_crop(smooth_pictures(), [size_px]).permute(0, 2, 3, 1)
     assert (cut_middle(pixels, (size_px, size_px)) == expected.numpy()).all()
 
 
@@ -160,7 +152,7 @@ WARPS: dict[str, tuple[Change, Callable[..., Tensor], Tensor]] = {
 def test_warps(name: str, interpolation: str) -> None:
     ours, theirs, amounts = WARPS[name]
     how = functional.InterpolationMode(interpolation)
-    images = pictures()
+    images = smooth_pictures()
     found = seen(images, ours(images, amounts), interpolation)
     exact = seen(images.float() / 255, ours(images, amounts), interpolation)
     for image, amount, changed, number in zip(images, amounts.tolist(), found, exact, strict=True):
@@ -174,7 +166,7 @@ def test_warps(name: str, interpolation: str) -> None:
 
 
 def test_perspective() -> None:
-    images, generator = pictures(), Generator().manual_seed(1)
+    images, generator = smooth_pictures(), Generator().manual_seed(1)
     corners = torch.tensor([[0.0, 0], [39, 0], [39, 32], [0, 32]])
     moved = corners + (torch.rand((NUM, 4, 2), generator=generator) - 0.5) * 14
     found = seen(images, warp.homography(moved, corners.expand(NUM, 4, 2), (33, 40)))
@@ -193,7 +185,7 @@ def placed(placements: list[Placement], images: Tensor, seed: int = 0) -> Tensor
 
 def test_placements_are_composed_into_one_resampling() -> None:
     """Turned by 10° five times and back at once: one resampling leaves the picture, ten would blur it."""
-    images = pictures()
+    images = smooth_pictures()
 
     class Turn(Placement):
         def __init__(self, degrees: float) -> None:
@@ -207,7 +199,7 @@ def test_placements_are_composed_into_one_resampling() -> None:
 
 
 def test_whole_pixels_composed_are_exactly_one_after_the_other() -> None:
-    images = pictures()
+    images = smooth_pictures()
     first, second = RandomCrop(3, "black"), CropTo(20)
     together = placed([Flip(0, 1.0), second, Flip(1, 1.0)], images)
     # The same draws, as a flip that never happens draws too.

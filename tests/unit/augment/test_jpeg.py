@@ -10,6 +10,7 @@ from torch import Generator, Tensor
 from torchvision.transforms.v2 import functional
 
 from conviction.augment.jpeg import Jpeg, JpegConfig, jpeg
+from pictures import smooth_pictures
 
 Make = Callable[[int, int, int], Tensor]
 QUALITIES = torch.arange(1, 101)
@@ -18,9 +19,7 @@ SIZES = [(32, 32), (33, 40), (16, 31), (15, 6), (17, 5), (5, 4), (2, 7), (1, 1)]
 
 
 def smooth(channels: int, height: int, width: int) -> Tensor:
-    generator = Generator().manual_seed(0)
-    coarse = torch.rand((len(QUALITIES), channels, 6, 7), generator=generator) * 1.4 - 0.2
-    return (torch.nn.functional.interpolate(coarse, (height, width), mode="bicubic").clamp(0, 1) * 255).to(torch.uint8)
+    return smooth_pictures(len(QUALITIES), channels, height, width)
 
 
 def noise(channels: int, height: int, width: int) -> Tensor:
