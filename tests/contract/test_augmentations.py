@@ -20,6 +20,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "random_resized_crop": {"size_px": 16},
     "translate": {"share": 0.3},
     "mixup": {"alpha": 1.0},
+    "torchvision": {"transform": "RandomRotation", "options": {"degrees": 40}},
 }
 # It changes an image by its row and the epoch alone, whatever the generator.
 WITHOUT_A_DRAW = {"alternating_flip"}
@@ -177,6 +178,7 @@ SENSELESS: list[tuple[str, dict[str, Any]]] = [
     ("trivialaugment", {"p": 2}),
     ("augmix", {"severity": 11}),
     ("augmix", {"chain_depth": 0}),
+    ("torchvision", {}),
     ("mixup", {"alpha": 0}),
     ("cutmix", {"p": -0.1}),
 ]

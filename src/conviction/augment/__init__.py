@@ -1,6 +1,6 @@
 """Augmentation in batches: every image has its own random draw. Importing this package fills `AUGMENTATIONS`."""
 
-from conviction.augment import colour, detail, geometric, jpeg, mix, policy, tone, warp
+from conviction.augment import colour, detail, geometric, jpeg, mix, policy, tone, torchvision_transform, warp
 from conviction.augment.base import AUGMENTATIONS, AugmentConfig
 from conviction.augment.pipeline import Augmenter, augmented_shape, build_augmentations
 
@@ -17,5 +17,6 @@ __all__ = [
     "mix",
     "policy",
     "tone",
+    "torchvision_transform",
     "warp",
 ]

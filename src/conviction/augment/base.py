@@ -30,7 +30,18 @@ class AugmentConfig(Config):
     name: str
 
 
-class Placement(ABC):
+class Augmentation:
+    """What moves pixels, gives them new values, or mixes images: see the three kinds below."""
+
+    def output_size(self, size_px: Size) -> Size:
+        """Height and width of what comes out; images that are not augmented are cut to it from their middle.
+
+        Raises: ConfigError where such images are too small.
+        """
+        return size_px
+
+
+class Placement(Augmentation, ABC):
     """An augmentation that moves pixels. Neighbours in a recipe are composed into one resampling.
 
     What it does to labels: nothing.
@@ -47,16 +58,9 @@ class Placement(ABC):
     def matrices(self, num_images: int, size_px: Size, draw: Draw) -> Float[Tensor, "B 3 3"]:
         """For each image, where in the input (x, y, 1) a position of the output lies; origins are the centres."""
 
-    def output_size(self, size_px: Size) -> Size:
-        """Height and width of what comes out; images that are not augmented are cut to it from their middle.
 
-        Raises: ConfigError where such images are too small.
-        """
-        return size_px
-
-
-class Recolouring(ABC):
-    """An augmentation that changes pixels' values, in a share `p` of the images, each by its own draw.
+class Recolouring(Augmentation, ABC):
+    """An augmentation that gives pixels new values, in a share `p` of the images, each by its own draw.
 
     What it does to labels: nothing.
     """
@@ -68,7 +72,7 @@ class Recolouring(ABC):
         """Images on [0, 1], changed; the results may leave [0, 1] and are clamped afterwards."""
 
 
-class Mixing(ABC):
+class Mixing(Augmentation, ABC):
     """An augmentation that makes an image of two.
 
     What it does to labels: they become shares of both images' classes (B, K).
@@ -81,7 +85,6 @@ class Mixing(ABC):
         """Images and the shares of their classes, each mixed with those of another image of the batch."""
 
 
-Augmentation = Placement | Recolouring | Mixing
 AUGMENTATIONS: Registry[Callable[[AugmentConfig], Augmentation]] = Registry("augmentation")
 
 

@@ -81,6 +81,7 @@ class Augmenter:
         self._stages: list[_Composed | Recolouring | Mixing] = []
         for augmentation in augmentations:
             if not isinstance(augmentation, Placement):
+                assert isinstance(augmentation, Recolouring | Mixing)
                 self._stages.append(augmentation)
                 continue
             last = self._stages[-1] if self._stages else None
@@ -97,8 +98,7 @@ class Augmenter:
     def output_size(self, size_px: Size) -> Size:
         """Height and width of what comes out; in evaluation so much is cut from the middle. Raises: ConfigError."""
         for stage in self._stages:
-            if isinstance(stage, _Composed):
-                size_px = stage.output_size(size_px)
+            size_px = stage.output_size(size_px)
         return size_px
 
     def __call__(
@@ -122,7 +122,9 @@ class Augmenter:
         return images, targets
 
 
-def _recoloured(stage: Recolouring, images: Float[Tensor, "B C H W"], generator: Generator) -> Float[Tensor, "B C H W"]:
+def _recoloured(
+    stage: Recolouring, images: Float[Tensor, "B C H W"], generator: Generator
+) -> Float[Tensor, "B C H2 W2"]:
     """The chosen images recoloured; the others are left alone, and take no time."""
     if stage.p == 1:
         return stage.recolour(images, generator).clamp_(0, 1)
