@@ -84,6 +84,34 @@ def test_the_test_split_stays_sealed(tmp_path: Path) -> None:
     assert not list((tmp_path / "runs").glob("*"))
 
 
+def test_preview(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    finished = conviction("data", "preview", "digits", "--augment", "random_crop:padding_px=2", "--augment", "rotate")
+    assert finished.code == 0, finished.err
+    lines = finished.out.splitlines()
+    assert lines[0] == "digits: 6 pictures of the 1,079 of the training split, seed 0"
+    assert lines[1].startswith("random_crop (padding_px 2, outside black), rotate (")
+    assert lines[2] == "Preview     preview.png"
+    with Image.open(tmp_path / "preview.png") as picture:
+        assert picture.width > 1000
+    assert not list((tmp_path / "runs").glob("*"))
+
+
+def test_preview_of_a_recipes_own_augmentations(tmp_path: Path) -> None:
+    recipe = tmp_path / "mine.yaml"
+    recipe.write_text(
+        "data: digits\nsplit: {test: 0.1, validation: 0.1}\nnetwork: digits\nseed: 7\naugment: [mixup, cutout]\n"
+    )
+    arguments = ("--pictures", "3", "--variants", "2", "--out", tmp_path / "mine.svg", "--json")
+    found = conviction("data", "preview", recipe, *arguments).json
+    assert (found["split"], found["num_train"], found["seed"], found["num_variants"]) == ("train", 1439, 7, 2)
+    assert [entry["name"] for entry in found["augment"]] == ["mixup", "cutout"]
+    assert len(found["pictures"]) == 3
+    assert all(sum(shares.values()) == pytest.approx(1) for row in found["pictures"] for shares in row["shares"])
+    drawn = ElementTree.parse(tmp_path / "mine.svg")
+    assert len(list(drawn.iter("{http://www.w3.org/2000/svg}image"))) == 9
+
+
 @pytest.mark.parametrize(
     ("arguments", "kind", "part"),
     [
@@ -98,6 +126,18 @@ def test_the_test_split_stays_sealed(tmp_path: Path) -> None:
         (("info", "digits", "--set", "split.test=5000"), "config", "only 1797 are there"),
         (("info", "digits", "--set", "data.size=8"), "config", "unknown key"),
         (("info", "digits", "mnist"), "usage", "unexpected extra argument"),
+        (("preview",), "usage", "SOURCE"),
+        (("preview", "digts", "--augment", "invert"), "data", "Did you mean 'digits'?"),
+        (("preview", "lenet5-mnist"), "config", "has no augmentations to preview"),
+        (("preview", "digits", "--augment", "randaument"), "config", "Did you mean 'randaugment'?"),
+        (("preview", "digits", "--augment", "rotate:degres=5"), "config", "Did you mean 'degrees'?"),
+        (("preview", "digits", "--augment", "rotate:5"), "config", "NAME:KEY=VALUE"),
+        (("preview", "digits", "--augment", "{rotate"), "config", "not valid YAML"),
+        (("preview", "digits", "--augment", "random_crop:padding_px=8"), "config", "padding_px < 8"),
+        (("preview", "digits", "--augment", "invert", "--out", "p.pdf"), "config", "written as .png or .svg"),
+        (("preview", "digits", "--augment", "invert", "--out", "no/p.png"), "storage", "its folder does not exist"),
+        (("preview", "digits", "--augment", "invert", "--pictures", "0"), "usage", "greater than or equal to 1"),
+        (("preview", "digits", "--augment", "invert", "--seed", "-1"), "usage", "greater than or equal to 0"),
     ],
 )
 def test_wrong_arguments(
@@ -108,7 +148,7 @@ def test_wrong_arguments(
     assert finished.code == 2
     assert finished.json["error"]["kind"] == kind
     assert part in finished.json["error"]["message"]
-    assert not list(tmp_path.glob("sheet*"))
+    assert not list(tmp_path.glob("*.p*"))
 
 
 def test_the_group_alone_shows_its_help() -> None:

@@ -6,16 +6,18 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from conviction.cli import facescrub
+from conviction.cli.facescrub import facescrub
 from conviction.cli.options import JsonOption, SetOption
 from conviction.cli.output import Column, print_json, print_lines, print_table
+from conviction.cli.preview import preview
 
 if TYPE_CHECKING:
     from conviction.core.data_summary import DataSummary, StoredSize
     from conviction.run.described import Described
 
 app = typer.Typer(help="Pictures, before anything is trained on them.", invoke_without_command=True)
-app.command()(facescrub.facescrub)
+app.command()(facescrub)
+app.command()(preview)
 
 _PICTURES_A_CLASS = 10
 _MOST_SIZES = 5

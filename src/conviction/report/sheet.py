@@ -18,7 +18,7 @@ _MOST_CLASSES = 60
 _MOST_ROWS = 16
 _CELL_INCHES = 0.75
 _LABEL_INCHES = 1.7
-_GAP = 0.06
+GAP_INCHES = 0.06
 _LONGEST_LABEL = 22
 # Of the title, at the most.
 _LETTER_INCHES = 0.085
@@ -51,7 +51,7 @@ def draw_sheet(examples: Mapping[str, np.ndarray], counts: Mapping[str, int], ti
         _label(figure, name, counts[name], (left + _LABEL_INCHES - 0.12, bottom + cell_height / 2), size)
         for place, picture in enumerate(examples[name]):
             box = (left + _LABEL_INCHES + place * cell_width, bottom, cell_width, cell_height)
-            _picture(figure, picture, box, size)
+            picture_axes(figure, picture, box, size)
     save_figure(figure, title, path)
 
 
@@ -62,19 +62,24 @@ def _cell_inches(height_px: int, width_px: int) -> tuple[float, float]:
     return sides[0] * _CELL_INCHES, sides[1] * _CELL_INCHES
 
 
+def shortened(name: str, longest: int = _LONGEST_LABEL) -> str:
+    """The name, or its beginning and an ellipsis."""
+    return name if len(name) <= longest else f"{name[: longest - 1]}…"
+
+
 def _label(figure: Figure, name: str, count: int, place: tuple[float, float], size: tuple[float, float]) -> None:
-    short = name if len(name) <= _LONGEST_LABEL else f"{name[: _LONGEST_LABEL - 1]}…"
     x, y = place[0] / size[0], place[1] / size[1]
     # A class may hold a dollar sign, which would begin a formula.
-    figure.text(x, y, short, ha="right", va="bottom", fontsize=9, parse_math=False)
+    figure.text(x, y, shortened(name), ha="right", va="bottom", fontsize=9, parse_math=False)
     figure.text(x, y - 0.02 / size[1], f"{count:,}", ha="right", va="top", fontsize=8, color="#555555")
 
 
-def _picture(
+def picture_axes(
     figure: Figure, picture: np.ndarray, box: tuple[float, float, float, float], size: tuple[float, float]
 ) -> None:
+    """A picture (H, W, C), `uint8`, in a box of left, bottom, width and height, in a figure of `size`: all inches."""
     left, bottom, width, height = box
-    gap = _GAP / 2
+    gap = GAP_INCHES / 2
     place = (
         (left + gap) / size[0],
         (bottom + gap) / size[1],

@@ -80,13 +80,13 @@ def load_described(
     source: str | Path | Recipe, overrides: Mapping[str, Any] | None = None, progress: Progress | None = None
 ) -> Described:
     """The pictures that `source` means, packed and divided. Raises: DataError, ConfigError, StorageError."""
-    recipe = _as_recipe(source, overrides or {})
+    recipe = as_recipe(source, overrides or {})
     pack = load_pack(recipe.data, progress)
     return Described(recipe, pack, divide(pack, recipe.split, recipe.seed))
 
 
-def _as_recipe(source: str | Path | Recipe, overrides: Mapping[str, Any]) -> Recipe:
-    """A recipe as it is; for a data source's name or a path one that trains on that."""
+def as_recipe(source: str | Path | Recipe, overrides: Mapping[str, Any]) -> Recipe:
+    """A recipe as it is; for a data source's name or a path one that trains on that. Raises: ConfigError, DataError."""
     named = str(source)
     if isinstance(source, Recipe) or named in recipe_names() or named.endswith((".yaml", ".yml")):
         return load_recipe(source, overrides)

@@ -47,6 +47,27 @@ command_case(
     ("augment.0", "Did you mean 'horizontal_flip'?"),
     *digits_with("augment=[horizontal_flp]"),
 )
+command_case(
+    "Recipe",
+    "unknown transform of torchvision",
+    "config",
+    ("augment.0", "Did you mean 'RandomPosterize'?"),
+    *digits_with("augment=[{name: torchvision, transform: RandomPosterise, options: {bits: 3}}]"),
+)
+command_case(
+    "Recipe",
+    "transform of torchvision that makes no sense",
+    "config",
+    ("augment.0", "take `mixup`"),
+    *digits_with("augment=[{name: torchvision, transform: MixUp}]"),
+)
+command_case(
+    "Recipe",
+    "augmentation on the command line without a value",
+    "config",
+    ("NAME:KEY=VALUE", "'rotate:degrees'"),
+    *("data", "preview", "digits", "--augment", "rotate:degrees"),
+)
 command_case("Recipe", "unknown data source", "config", ("data", "Did you mean 'mnist'?"), *digits_with("data=mnst"))
 command_case("Recipe", "override without a value", "config", ("KEY=VALUE", "fit.epochs"), *digits_with("fit.epochs"))
 command_case(

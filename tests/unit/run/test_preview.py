@@ -1,0 +1,121 @@
+"""Which pictures are shown, and what is made of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from conviction.core.errors import ConfigError
+from conviction.run.preview import parse_augmentation, preview_augmentations
+from pictures import write_class_folders
+
+
+@pytest.fixture
+def by_level(tmp_path: Path) -> Path:
+    """Every picture has a grey level of its own; those of the test split are lighter than 200."""
+    level = 0
+    for split, count in (("train", 9), ("validation", 2), ("test", 2)):
+        for name in ("ant", "bee", "cat", "dog"):
+            for number in range(count):
+                level += 1
+                path = tmp_path / "levels" / split / name / f"{number}.png"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                shade = level if split == "train" else 255 - level
+                Image.fromarray(np.full((6, 6), shade, np.uint8)).save(path)
+    return tmp_path / "levels"
+
+
+def test_originals_are_of_the_training_split_and_of_all_classes_alike(by_level: Path) -> None:
+    overrides = {"augment": ["invert"], "data.color": "grey"}
+    seen = set()
+    for seed in range(20):
+        found = preview_augmentations(by_level, {**overrides, "seed": seed}, (6, 1))
+        labels = [row.label for row in found.rows]
+        assert labels == sorted(labels)
+        assert {labels.count(name) for name in ("ant", "bee", "cat", "dog")} == {1, 2}
+        levels = {int(row.original[0, 0, 0]) for row in found.rows}
+        assert len(levels) == 6
+        seen |= levels
+        for row in found.rows:
+            assert (int(row.original[0, 0, 0]) - 1) // 9 == ["ant", "bee", "cat", "dog"].index(row.label)
+    # All of the 36 come up sooner or later, and none of another split.
+    assert seen == set(range(1, 37))
+
+
+def test_more_than_there_are_shows_all(by_level: Path) -> None:
+    found = preview_augmentations(by_level, {"augment": ["invert"], "data.color": "grey"}, (40, 2))
+    assert len(found.rows) == 36
+    assert "36 pictures of the 36 of the training split, seed 0" in found.title
+
+
+def test_variants_are_what_the_augmentation_makes(by_level: Path) -> None:
+    settings = [{"name": "invert", "p": 1.0}, {"name": "crop_to", "size_px": 4}]
+    found = preview_augmentations(by_level, {"augment": settings, "data.color": "grey"}, (3, 2))
+    for row in found.rows:
+        assert row.variants.shape == (2, 4, 4, 1)
+        assert (row.variants == 255 - row.original[0, 0]).all()
+        assert row.shares == ()
+    assert "invert (p 1), crop_to (size_px 4)" in found.title
+    assert (found.as_json()["augmented_height_px"], found.as_json()["height_px"]) == (4, 6)
+
+
+def test_each_variant_is_of_another_epoch() -> None:
+    found = preview_augmentations("digits", {"augment": ["alternating_flip"]}, (5, 4))
+    for row in found.rows:
+        first, second, third, fourth = row.variants
+        assert np.array_equal(first, second[:, ::-1])
+        assert np.array_equal(first, third)
+        assert np.array_equal(second, fourth)
+
+
+def test_the_seed_decides_everything() -> None:
+    def shown(seed: int) -> tuple[np.ndarray, np.ndarray]:
+        found = preview_augmentations("digits", {"augment": ["randaugment"], "seed": seed}, (4, 3))
+        return np.stack([row.original for row in found.rows]), np.stack([row.variants for row in found.rows])
+
+    first, again, other = shown(1), shown(1), shown(2)
+    assert all(np.array_equal(a, b) for a, b in zip(first, again, strict=True))
+    assert not np.array_equal(first[0], other[0])
+    assert not np.array_equal(first[1], other[1])
+
+
+def test_mixed_pictures_say_their_shares() -> None:
+    found = preview_augmentations("digits", {"augment": [{"name": "mixup", "alpha": 1.0}]}, (6, 5))
+    for row in found.rows:
+        assert len(row.shares) == 5
+        for shares in row.shares:
+            assert sum(shares.values()) == pytest.approx(1)
+            assert row.label in shares
+
+
+def test_a_recipe_without_augmentations_has_none_to_show(tmp_path: Path) -> None:
+    root = write_class_folders(tmp_path / "photos", {"cat": 8, "dog": 8})
+    with pytest.raises(ConfigError, match=r"has no augmentations.*--augment random_crop"):
+        preview_augmentations(root)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("randaugment", "randaugment"),
+        ("random_crop:padding_px=8,outside=reflect", {"name": "random_crop", "padding_px": 8, "outside": "reflect"}),
+        ("rotate: degrees=1e1 , p=0.5", {"name": "rotate", "degrees": 10.0, "p": 0.5}),
+        ("augmix:all_ops=false,chain_depth=null", {"name": "augmix", "all_ops": False, "chain_depth": None}),
+        (
+            "{name: torchvision, transform: RandomPosterize, options: {bits: 3}}",
+            {"name": "torchvision", "transform": "RandomPosterize", "options": {"bits": 3}},
+        ),
+    ],
+)
+def test_augmentations_on_the_command_line(text: str, expected: Any) -> None:
+    assert parse_augmentation(text) == expected
+
+
+@pytest.mark.parametrize("text", ["rotate:", "rotate:degrees", "rotate:=5", "rotate:p=0.5,", "rotate:p=[1", "{name: x"])
+def test_what_is_no_augmentation_is_refused(text: str) -> None:
+    with pytest.raises(ConfigError):
+        parse_augmentation(text)
