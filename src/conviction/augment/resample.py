@@ -9,7 +9,8 @@ from torch.nn import functional
 
 from conviction.augment.base import GREY_LEVELS, Images, Interpolation, Outside, Resized, Size
 
-_PADDING = {"black": "zeros", "reflect": "reflection", "edge": "border"}
+# Positions beyond the edge are mirrored before the sampling, which would mirror the edge's own pixel too.
+_PADDING = {"black": "zeros", "reflect": "border", "edge": "border"}
 
 
 def move(images: Images, matrix_B33: Float[Tensor, "B 3 3"], size_px: Size, outside: Outside) -> Resized:
@@ -70,8 +71,18 @@ def warp(
     seen_BN3 = places_N3 @ matrix_B33.to(images.device).mT
     # Behind a projection's horizon there is nothing to see.
     depth_BN = seen_BN3[..., 2].clamp(min=1e-6)
-    scale = torch.tensor([2 / images.shape[3], 2 / images.shape[2]], device=images.device)
-    grid = (seen_BN3[..., :2] / depth_BN[..., None] * scale).view(-1, height, width, 2)
+    seen_BN2 = seen_BN3[..., :2] / depth_BN[..., None]
+    sides = torch.tensor([images.shape[3], images.shape[2]], device=images.device)
+    if outside == "reflect":
+        seen_BN2 = _mirrored_inside(seen_BN2, sides)
+    grid = (seen_BN2 * (2 / sides)).view(-1, height, width, 2)
     numbers = images.float() if images.dtype == torch.uint8 else images
     seen = functional.grid_sample(numbers, grid, interpolation, _PADDING[outside], align_corners=False)
     return seen.round_().clamp_(0, GREY_LEVELS).to(torch.uint8) if images.dtype == torch.uint8 else seen
+
+
+def _mirrored_inside(places_BN2: Float[Tensor, "B N 2"], sides_2: Int64[Tensor, 2]) -> Float[Tensor, "B N 2"]:
+    """Positions from the centre, mirrored at the middles of the outermost pixels as often as need be."""
+    period = 2 * (sides_2 - 1)
+    folded = (places_BN2 + period / 4) % period.clamp(min=1)
+    return torch.minimum(folded, period - folded) - period / 4

@@ -118,7 +118,7 @@ def _draw_cell(figure: Figure, picture: np.ndarray, corner: tuple[float, float],
     """A picture in the middle of its cell; how high its lower edge lies."""
     height, width = (side * cell.pixel + GAP_INCHES for side in picture.shape[:2])
     left = corner[0] + (cell.width - width) / 2
-    lowest = corner[1] + cell.captions + (cell.height - cell.captions - height) / 2
+    lowest: float = corner[1] + cell.captions + (cell.height - cell.captions - height) / 2
     inches = figure.get_size_inches()
     picture_axes(figure, picture, (left, lowest, width, height), (inches[0], inches[1]))
     return lowest
