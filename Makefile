@@ -41,6 +41,7 @@ format: setup ## Write the code as `make check` wants it
 	@$(BIN)/ruff check --fix src tests benchmarks scripts
 
 bench: setup ## Measure speed and memory on this machine
+	@$(BIN)/python benchmarks/augmentation.py
 	@$(BIN)/python benchmarks/start_and_epoch.py
 	@$(BIN)/python benchmarks/large_pictures.py
 

@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from record import write_section
+from record import show, write_section
 
 SIZE_PX, BATCH_SIZE, NUM_PAIRS, NUM_WORKERS = 176, 64, 5, 2
 PACK_BYTES = 10_000_000_000
@@ -124,6 +124,7 @@ def pack_of_repeats(pictures: Path, folder: Path) -> dict[str, Any]:
 
 
 def main() -> None:
+    from conviction.core.environment import describe_environment
     from conviction.data.source.locate import locate
     from conviction.run.prepared import Machine
     from conviction.run.recipe import load_recipe
@@ -144,7 +145,10 @@ def main() -> None:
             "median_ratio": round(statistics.median(pair[0] / pair[1] for pair in pairs), 2),
             "pack_of_repeats": pack_of_repeats(folder / "imagenette", folder),
         }
-        write_section("large_pictures", found, Machine.for_recipe(load_recipe("digits")))
+        show(found)
+        machine = Machine.for_recipe(load_recipe("digits"))
+        environment = describe_environment(machine.threads, machine.device.type, machine.precision)
+        write_section("large_pictures", found, environment)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ import tempfile
 import time
 from typing import Any
 
-from record import write_section
+from record import show, write_section
 
 RECIPE, PICTURES = "alexnet-cifar10", "cifar10-jpeg75"
 NUM_WARM_STARTS = 3
@@ -75,7 +75,9 @@ def main() -> None:
         "epoch_with_validation_s": [trained["epoch_1_s"], trained["epoch_2_s"]],
         "peak_memory_bytes": trained["peak_memory_bytes"],
     }
-    write_section("start_and_epoch", results, machine)
+    show(results)
+    environment = describe_environment(machine.threads, machine.device.type, machine.precision)
+    write_section("start_and_epoch", results, environment)
 
 
 if __name__ == "__main__":

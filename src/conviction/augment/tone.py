@@ -81,16 +81,19 @@ def autocontrast(images: Image) -> Image:
 def equalize(images: Image) -> Image:
     """Each channel's grey levels through its own cumulative histogram, as Pillow and torchvision do it."""
     batch, channels, height, width = images.shape
-    levels = (images * GREY_LEVELS).round().long().reshape(batch * channels, height * width)
-    counts = torch.zeros((len(levels), GREY_LEVELS + 1), dtype=torch.int64, device=images.device)
-    counts.scatter_add_(1, levels, torch.ones_like(levels))
-    below = counts.cumsum(dim=1)
+    num_levels = GREY_LEVELS + 1
+    first = torch.arange(0, batch * channels * num_levels, num_levels, dtype=torch.int32, device=images.device)
+    # Where each pixel's level stands in the histograms, which lie one behind the other.
+    index = (images * GREY_LEVELS).round_().to(torch.int32).reshape(-1, height * width).add_(first[:, None]).flatten()
+    counts = torch.bincount(index, minlength=batch * channels * num_levels).to(torch.int32).view(-1, num_levels)
+    levels = torch.arange(num_levels, dtype=torch.int32, device=images.device)
     # The level that is largest of all does not count, and a channel whose step is 0 is left alone.
-    last = counts.gather(1, levels.amax(dim=1, keepdim=True))
-    step = (height * width - last) // GREY_LEVELS
-    table = ((below - counts + step // 2) // step.clamp(min=1)).clamp_(0, GREY_LEVELS)
-    spread = table.gather(1, levels)
-    return (torch.where(step > 0, spread, levels).float() / GREY_LEVELS).view(images.shape)
+    largest = torch.where(counts > 0, levels, 0).amax(dim=1, keepdim=True)
+    step = (height * width - counts.gather(1, largest.long())) // GREY_LEVELS
+    below = counts.cumsum(dim=1, dtype=torch.int32).sub_(counts)
+    table = below.add_(step // 2).div_(step.clamp(min=1), rounding_mode="floor").clamp_(0, GREY_LEVELS)
+    table = torch.where(step > 0, table, levels).float().div_(GREY_LEVELS)
+    return table.flatten().index_select(0, index).view(images.shape)
 
 
 class Tone(Recolouring):
