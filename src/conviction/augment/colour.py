@@ -18,6 +18,7 @@ NoStrength = Annotated[
 ]
 # The weights of red, green and blue in grey, ITU-R BT.601.
 _GREY = (0.2989, 0.587, 0.114)
+_TINY = 1e-12
 Image = Float[Tensor, "B C H W"]
 Factors = Float[Tensor, " B"]
 
@@ -111,20 +112,20 @@ def hue(images: Image, turns_B: Factors) -> Image:
     red, green, blue = images.unbind(1)
     most, least = images.amax(dim=1), images.amin(dim=1)
     spread = most - least
-    divisor = torch.where(spread == 0, 1.0, spread)
+    # 1 where a channel is the largest, else 0: products take a quarter of the time of choices.
+    is_red, is_green = (torch.eq(most, one).to(images.dtype) for one in (red, green))
     # In sixths of the circle: each third has one channel that is the largest.
-    sixth = torch.where(
-        most == red,
-        (green - blue) / divisor,
-        torch.where(most == green, 2 + (blue - red) / divisor, 4 + (red - green) / divisor),
-    )
-    turned = sixth + (turns_B.to(images.device) * 6)[:, None, None]
-    # Each channel is a trapezium over the circle, two sixths apart from the next one.
-    channels = []
-    for start in (5.0, 3.0, 1.0):
-        place = (turned + start) % 6
-        channels.append(most - spread * torch.minimum(place, 4 - place).clamp_(0, 1))
-    return torch.stack(channels, dim=1)
+    sixth = (red - green).add_(spread, alpha=4)
+    sixth += is_green * ((blue - red).add_(spread, alpha=2) - sixth)
+    sixth += is_red * (green - blue - sixth)
+    turned = sixth.div_(spread.clamp(min=_TINY)).div_(6).add_(turns_B.to(images.device)[:, None, None])
+    # Each channel is a trapezium over the circle, a third apart from the next one.
+    result = torch.empty_like(images)
+    for channel, start in enumerate((5 / 6, 3 / 6, 1 / 6)):
+        place = turned + start
+        place.sub_(place.floor()).mul_(6)
+        torch.addcmul(most, torch.minimum(place, 4 - place).clamp_(0, 1), spread, value=-1, out=result[:, channel])
+    return result
 
 
 class ByFactor(Recolouring):

@@ -76,7 +76,8 @@ class Cutmix(Mixing):
         mask = boxes(top_B, left_B, height_B, width_B, (height, width)).to(images.device)
         # What lies outside is cut off, so that the areas are counted and not the draw.
         kept_B = 1 - mask.float().mean(dim=(1, 2, 3))
-        mixed = torch.where(mask, images[other_B], images)
+        # By weights of 0 and 1, which is exact, and takes less time than a choice.
+        mixed = torch.lerp(images, images[other_B], mask.to(images.dtype))
         return mixed, torch.lerp(targets[other_B], targets, kept_B[:, None])
 
 

@@ -106,33 +106,36 @@ class Augmenter:
     ) -> tuple[Resized, Int64[Tensor, " B"] | Float[Tensor, "B K"]]:
         """Images and targets."""
         targets: Tensor = functional.one_hot(labels, self.num_classes).float() if self.mixes_labels else labels
-        in_grey_levels = images.dtype == torch.uint8
+        in_grey_levels, is_own = images.dtype == torch.uint8, False
         for stage in self._stages:
             if isinstance(stage, _Composed):
                 images = stage(images, draw)
                 continue
             if images.dtype == torch.uint8:
-                images = images.float().div_(GREY_LEVELS)
+                # Channel by channel: what all channels of a pixel share would else be looked up for each.
+                images = images.to(torch.float32, memory_format=torch.contiguous_format).div_(GREY_LEVELS)
+                is_own = True
             if isinstance(stage, Recolouring):
-                images = _recoloured(stage, images, draw.generator)
+                images, is_own = _recoloured(stage, images if is_own else images.clone(), draw.generator), True
             else:
                 images, targets = stage.mix(images, targets, draw.generator)
         if in_grey_levels and images.dtype != torch.uint8:
-            images = (images * GREY_LEVELS).round_().clamp_(0, GREY_LEVELS).to(torch.uint8)
+            # Rounded by cutting off what lies above half a level; no value has left [0, 1].
+            images = (images * GREY_LEVELS).add_(0.5).to(torch.uint8, memory_format=torch.channels_last)
         return images, targets
 
 
 def _recoloured(
     stage: Recolouring, images: Float[Tensor, "B C H W"], generator: Generator
 ) -> Float[Tensor, "B C H2 W2"]:
-    """The chosen images recoloured; the others are left alone, and take no time."""
+    """The chosen images recoloured, in place where not all are; the others are left alone, and take no time."""
     if stage.p == 1:
         return stage.recolour(images, generator).clamp_(0, 1)
     index = chosen(len(images), stage.p, generator).nonzero().flatten().to(images.device)
     if len(index) == 0:
         return images
     changed = stage.recolour(images[index], generator).clamp_(0, 1)
-    return images.index_copy(0, index, changed)
+    return images.index_copy_(0, index, changed)
 
 
 def build_augmentations(

@@ -60,22 +60,23 @@ def invert(images: Image) -> Image:
 
 def solarize(images: Image, threshold_B: Float[Tensor, " B"]) -> Image:
     """Inverted where a value is at the image's threshold or above."""
-    return torch.where(images >= threshold_B.to(images.device)[:, None, None, None], 1 - images, images)
+    # |1 − value| where it is, |0 − value| elsewhere; a choice takes six times as long.
+    is_above = images.clone().ge_(threshold_B.to(images.device)[:, None, None, None])
+    return is_above.sub_(images).abs_()
 
 
 def posterize(images: Image, bits_B: Tensor) -> Image:
     """The grey level with its lower bits cleared; `bits` (B) are those that are kept, 8 keeps all."""
-    # Of each level, the multiple of the step below it.
+    # Of each level, the multiple of the step below it. Half a level more: values lie beside levels by rounding.
     step = torch.pow(2.0, 8 - bits_B.to(images.device, torch.float32))[:, None, None, None]
-    levels = (images * GREY_LEVELS).round()
-    return (levels / step).floor() * step / GREY_LEVELS
+    return (images * (GREY_LEVELS / step)).add_(0.5 / step).floor_().mul_(step / GREY_LEVELS)
 
 
 def autocontrast(images: Image) -> Image:
     """Each channel's least value to 0 and largest to 1; a channel of one value is left alone."""
     least, most = images.amin(dim=(2, 3), keepdim=True), images.amax(dim=(2, 3), keepdim=True)
     spread = most - least
-    return torch.where(spread > 0, (images - least) / torch.where(spread > 0, spread, 1.0), images)
+    return (images - torch.where(spread > 0, least, 0.0)).mul_(torch.where(spread > 0, 1 / spread, 1.0))
 
 
 def equalize(images: Image) -> Image:
