@@ -103,21 +103,22 @@ def _to_ycc(levels: Image) -> tuple[Plane, Plane]:
     """Luminance (B, 1, H, W) and both chrominances (B, 2, H, W), in libjpeg's 16 bits; sums stay below 2²⁴."""
     red, green, blue = levels.unbind(1)
     luminance = (19595 * red).add_(green, alpha=38470).add_(blue, alpha=7471).add_(_ONE // 2)
-    shift = 128 * _ONE + _ONE // 2 - 1
-    bluish = (32768 * blue).sub_(red, alpha=11059).sub_(green, alpha=21709).add_(shift)
-    reddish = (32768 * red).sub_(green, alpha=27439).sub_(blue, alpha=5329).add_(shift)
-    chrominance = torch.stack([bluish, reddish], dim=1)
-    return luminance.div_(_ONE).floor_().unsqueeze(1), chrominance.div_(_ONE).floor_()
+    chrominance = torch.empty_like(levels[:, :2]).fill_(128 * _ONE + _ONE // 2 - 1)
+    for plane, weights in zip(chrominance.unbind(1), ((-11059, -21709, 32768), (32768, -27439, -5329)), strict=True):
+        for channel, weight in zip((red, green, blue), weights, strict=True):
+            plane.add_(channel, alpha=weight)
+    return luminance.mul_(1 / _ONE).floor_().unsqueeze(1), chrominance.mul_(1 / _ONE).floor_()
 
 
 def _to_rgb(luminance: Plane, chrominance: Plane) -> Image:
     """Back again, clamped to grey levels."""
     bluish, reddish = (chrominance - 128).unbind(1)
-    luminance, half = luminance.squeeze(1), _ONE // 2
-    red = (91881 * reddish).add_(half).div_(_ONE).floor_()
-    green = (-22554 * bluish).sub_(reddish, alpha=46802).add_(half).div_(_ONE).floor_()
-    blue = (116130 * bluish).add_(half).div_(_ONE).floor_()
-    return torch.stack([red, green, blue], dim=1).add_(luminance[:, None]).clamp_(0, GREY_LEVELS)
+    num, _, height, width = luminance.shape
+    levels = luminance.new_full((num, 3, height, width), _ONE // 2)
+    levels[:, 0].add_(reddish, alpha=91881)
+    levels[:, 1].sub_(bluish, alpha=22554).sub_(reddish, alpha=46802)
+    levels[:, 2].add_(bluish, alpha=116130)
+    return levels.mul_(1 / _ONE).floor_().add_(luminance).clamp_(0, GREY_LEVELS)
 
 
 def _halved(planes: Plane) -> Plane:
@@ -128,20 +129,23 @@ def _halved(planes: Plane) -> Plane:
     padded = functional.pad(planes, (0, columns - width, 0, height % 2), mode="replicate")
     rows = padded[:, :, ::2] + padded[:, :, 1::2]
     bias = torch.tensor([1.0, 2.0], device=planes.device).repeat(columns // 4)
-    return (rows[..., ::2] + rows[..., 1::2]).add_(bias).div_(4).floor_()
+    return (rows[..., ::2] + rows[..., 1::2]).add_(bias).mul_(1 / 4).floor_()
 
 
 def _doubled(planes: Plane) -> Plane:
     """Twice as high and wide: three parts of the nearest pixel and one of the next, along both sides."""
     if planes.shape[3] < _FANCY_WIDTH_PX:
         return planes.repeat_interleave(2, dim=2).repeat_interleave(2, dim=3)
-    tall = functional.pad(planes, (0, 0, 1, 1), mode="replicate")
-    near = 3 * planes
-    rows = torch.stack([near + tall[:, :, :-2], near + tall[:, :, 2:]], dim=3).flatten(2, 3)
-    wide = functional.pad(rows, (1, 1, 0, 0), mode="replicate")
-    near = 3 * rows
-    columns = torch.stack([near + wide[..., :-2] + 8, near + wide[..., 2:] + 7], dim=4).flatten(3, 4)
-    return columns.div_(16).floor_()
+    num, channels, height, width = planes.shape
+    tall, near = functional.pad(planes, (0, 0, 1, 1), mode="replicate"), 3 * planes
+    rows = planes.new_empty((num, channels, 2 * height, width))
+    torch.add(near, tall[:, :, :-2], out=rows[:, :, ::2])
+    torch.add(near, tall[:, :, 2:], out=rows[:, :, 1::2])
+    wide, near = functional.pad(rows, (1, 1, 0, 0), mode="replicate"), 3 * rows
+    columns = planes.new_empty((num, channels, 2 * height, 2 * width))
+    torch.add(near + 8, wide[..., :-2], out=columns[..., ::2])
+    torch.add(near + 7, wide[..., 2:], out=columns[..., 1::2])
+    return columns.mul_(1 / 16).floor_()
 
 
 def _coded(planes: Plane, steps_88B: Float[Tensor, "8 8 B"], height: int, width: int) -> Plane:
