@@ -56,6 +56,7 @@ def measure(until: str, num_epochs: int, environment: dict[str, str]) -> dict[st
 
 
 def main() -> None:
+    from conviction.core.environment import describe_environment
     from conviction.run.prepared import Machine
     from conviction.run.recipe import load_recipe
 
@@ -76,8 +77,8 @@ def main() -> None:
         "peak_memory_bytes": trained["peak_memory_bytes"],
     }
     show(results)
-    environment = describe_environment(machine.threads, machine.device.type, machine.precision)
-    write_section("start_and_epoch", results, environment)
+    about = describe_environment(machine.threads, machine.device.type, machine.precision)
+    write_section("start_and_epoch", results, about)
 
 
 if __name__ == "__main__":

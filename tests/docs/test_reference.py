@@ -113,6 +113,12 @@ def test_every_entry_says_what_it_is() -> None:
             assert not entry.summary.endswith(".")
 
 
+def test_the_guide_names_every_augmentation() -> None:
+    page = (REFERENCE.parent / "guide" / "augmentation.md").read_text(encoding="utf-8")
+    tables = "".join(line for line in page.splitlines() if line.startswith("| `"))
+    assert {entry.name for entry in AUGMENTATIONS if f"`{entry.name}`" not in tables} == {"torchvision"}
+
+
 def test_every_option_has_a_help_text() -> None:
     for path, command in _commands():
         assert command.help or command.callback.__doc__, path

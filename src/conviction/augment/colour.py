@@ -181,7 +181,9 @@ def _build_hue(config: AugmentConfig) -> Recolouring:
     return ByFactor(hue, -config.turns, config.turns, config.p)
 
 
-@AUGMENTATIONS.register("grayscale", GrayscaleConfig, "Take the colours away, with probability p")
+@AUGMENTATIONS.register(
+    "grayscale", GrayscaleConfig, "Take the colours away, with probability p", "torchvision's RandomGrayscale"
+)
 def _build_grayscale(config: AugmentConfig) -> Recolouring:
     assert isinstance(config, GrayscaleConfig)
     return Grayscale(config.p)

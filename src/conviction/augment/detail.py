@@ -195,7 +195,12 @@ def _build_sharpness(config: AugmentConfig) -> Recolouring:
     return ByFactor(sharpness, 1 - config.strength, 1 + config.strength, config.p)
 
 
-@AUGMENTATIONS.register("gaussian_noise", GaussianNoiseConfig, "Add noise to every value")
+@AUGMENTATIONS.register(
+    "gaussian_noise",
+    GaussianNoiseConfig,
+    "Add noise to every value",
+    reference="C. Bishop, Training with noise is equivalent to Tikhonov regularization, 1995",
+)
 def _build_noise(config: AugmentConfig) -> Recolouring:
     assert isinstance(config, GaussianNoiseConfig)
     return GaussianNoise(config.deviation, config.p)

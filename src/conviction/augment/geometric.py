@@ -136,13 +136,20 @@ class CropTo(Placement):
 _KRIZHEVSKY = "A. Krizhevsky et al., ImageNet classification with deep convolutional networks, 2012"
 
 
-@AUGMENTATIONS.register("horizontal_flip", FlipConfig, "Mirror each image, left to right, with probability p")
+@AUGMENTATIONS.register(
+    "horizontal_flip", FlipConfig, "Mirror each image, left to right, with probability p", _KRIZHEVSKY
+)
 def _build_flip(config: AugmentConfig) -> Placement:
     assert isinstance(config, FlipConfig)
     return Flip(0, config.p)
 
 
-@AUGMENTATIONS.register("vertical_flip", VerticalFlipConfig, "Mirror each image, top to bottom, with probability p")
+@AUGMENTATIONS.register(
+    "vertical_flip",
+    VerticalFlipConfig,
+    "Mirror each image, top to bottom, with probability p",
+    reference="torchvision's RandomVerticalFlip",
+)
 def _build_vertical_flip(config: AugmentConfig) -> Placement:
     assert isinstance(config, VerticalFlipConfig)
     return Flip(1, config.p)
