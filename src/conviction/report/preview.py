@@ -125,8 +125,8 @@ def _draw_cell(figure: Figure, picture: np.ndarray, corner: tuple[float, float],
 
 
 def _described(shares: dict[str, float]) -> str:
-    """`70 % cat` and `30 % dog`, the larger first; what rounds to nothing is left out."""
+    """`cat: 70 %` and `dog: 30 %`, the larger first; what rounds to nothing is left out."""
     largest = sorted(shares.items(), key=lambda one: -one[1])[:_MOST_SHARES]
     return "\n".join(
-        f"{100 * share:.0f} % {shortened(name, _LONGEST_CLASS)}" for name, share in largest if share >= _LEAST_SHARE
+        f"{shortened(name, _LONGEST_CLASS)}: {100 * share:.0f} %" for name, share in largest if share >= _LEAST_SHARE
     )

@@ -51,10 +51,10 @@ def test_labels_and_shares_are_said(tmp_path: Path) -> None:
     row = PreviewRow("cat", flat((9,), 8, 8), flat((99,), 2, 8, 8), shares)
     draw_preview([row], "cats & dogs", tmp_path / "preview.svg")
     text = (tmp_path / "preview.svg").read_text()
-    for part in ("cats &amp; dogs", "75 % dog $5", "25 % cat", "100 % cat", "original", "augmented, one epoch each"):
+    for part in ("cats &amp; dogs", "dog $5: 75 %", "cat: 25 %", "cat: 100 %", "original", "augmented, one epoch each"):
         assert part in text
-    assert "0 % dog" not in text
-    assert text.index("75 % dog") < text.index("25 % cat")
+    assert "dog $5: 0 %" not in text
+    assert text.index("dog $5: 75 %") < text.index("cat: 25 %")
 
 
 def test_long_titles_are_broken_into_lines(tmp_path: Path) -> None:
