@@ -46,7 +46,8 @@ _COSINES = (
 _BLOCK = 8
 _ONE = 1 << 16
 _NUDGE = 2.0**-40
-_FANCY_WIDTH_PX = 3
+# Of colours in fewer columns libjpeg repeats each value, instead of going over from one to the next.
+_LEAST_SMOOTHED_PX = 3
 _PIXELS_IN_CACHE = 1 << 17
 
 
@@ -134,7 +135,7 @@ def _halved(planes: Plane) -> Plane:
 
 def _doubled(planes: Plane) -> Plane:
     """Twice as high and wide: three parts of the nearest pixel and one of the next, along both sides."""
-    if planes.shape[3] < _FANCY_WIDTH_PX:
+    if planes.shape[3] < _LEAST_SMOOTHED_PX:
         return planes.repeat_interleave(2, dim=2).repeat_interleave(2, dim=3)
     num, channels, height, width = planes.shape
     tall, near = functional.pad(planes, (0, 0, 1, 1), mode="replicate"), 3 * planes

@@ -121,7 +121,7 @@ class Augmenter:
                 images, targets = stage.mix(images, targets, draw.generator)
         if in_grey_levels and images.dtype != torch.uint8:
             # Rounded by cutting off what lies above half a level; no value has left [0, 1].
-            images = (images * GREY_LEVELS).add_(0.5).to(torch.uint8, memory_format=torch.channels_last)
+            images = images.mul_(GREY_LEVELS).add_(0.5).to(torch.uint8, memory_format=torch.channels_last)
         return images, targets
 
 

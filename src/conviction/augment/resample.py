@@ -81,7 +81,7 @@ def warp(
     return seen.round_().clamp_(0, GREY_LEVELS).to(torch.uint8) if images.dtype == torch.uint8 else seen
 
 
-def _mirrored_inside(places_BN2: Float[Tensor, "B N 2"], sides_2: Int64[Tensor, 2]) -> Float[Tensor, "B N 2"]:
+def _mirrored_inside(places_BN2: Float[Tensor, "B N 2"], sides_2: Int64[Tensor, " 2"]) -> Float[Tensor, "B N 2"]:
     """Positions from the centre, mirrored at the middles of the outermost pixels as often as need be."""
     period = 2 * (sides_2 - 1)
     folded = (places_BN2 + period / 4) % period.clamp(min=1)

@@ -13,6 +13,7 @@ from torch import Generator, Tensor
 from conviction.augment.base import AUGMENTATIONS, GREY_LEVELS, AugmentConfig, Recolouring
 
 Image = Float[Tensor, "B C H W"]
+_TINY = 1e-12
 
 
 class ToneConfig(AugmentConfig):
@@ -76,7 +77,8 @@ def autocontrast(images: Image) -> Image:
     """Each channel's least value to 0 and largest to 1; a channel of one value is left alone."""
     least, most = images.amin(dim=(2, 3), keepdim=True), images.amax(dim=(2, 3), keepdim=True)
     spread = most - least
-    return (images - torch.where(spread > 0, least, 0.0)).mul_(torch.where(spread > 0, 1 / spread, 1.0))
+    stretch = torch.where(spread > 0, 1 / spread.clamp(min=_TINY), 1.0)
+    return (images - torch.where(spread > 0, least, 0.0)).mul_(stretch)
 
 
 def equalize(images: Image) -> Image:

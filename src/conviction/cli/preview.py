@@ -32,7 +32,7 @@ def preview(
     ] = 6,
     num_variants: Annotated[int, typer.Option("--variants", min=1, max=30, help="How many variants of each.")] = 8,
     seed: Annotated[
-        int | None, typer.Option("--seed", min=0, help="What all draws come from; by default the recipe's seed.")
+        int | None, typer.Option("--seed", min=0, help="Which pictures, and all draws; by default the recipe's seed.")
     ] = None,
     assignments: SetOption = [],  # noqa: B006 - typer copies it
     as_json: JsonOption = False,
@@ -51,10 +51,8 @@ def preview(
     overrides = parse_overrides(assignments)
     if augment:
         overrides["augment"] = [parse_augmentation(text) for text in augment]
-    if seed is not None:
-        overrides["seed"] = seed
     with watcher() as watching:
-        found = preview_augmentations(source, overrides, (num_pictures, num_variants), watching.packing)
+        found = preview_augmentations(source, overrides, (num_pictures, num_variants), watching.packing, seed)
     draw_preview(found.rows, found.title, Path(out))
     if as_json:
         print_json({**found.as_json(), "preview": out})

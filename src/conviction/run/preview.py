@@ -103,10 +103,12 @@ def preview_augmentations(
     overrides: Mapping[str, Any] | None = None,
     size: tuple[int, int] = (6, 8),
     progress: Progress | None = None,
+    seed: int | None = None,
 ) -> Preview:
     """Some pictures of the training split, and variants of each: `size` is their number and that of the variants.
 
     The first variant is that of the first epoch, and so on. Where images are mixed, they are mixed with one another.
+    `seed` decides which pictures and what is drawn, by default the recipe's; the splits are the recipe's in any case.
 
     Raises: DataError, ConfigError, StorageError.
     """
@@ -117,13 +119,14 @@ def preview_augmentations(
         )
     pack = load_pack(recipe.data, progress)
     train = divide(pack, recipe.split, recipe.seed).train
-    rows = _examples(train, pack.labels[train], size[0], recipe.seed)
+    seed = recipe.seed if seed is None else seed
+    rows = _examples(train, pack.labels[train], size[0], seed)
     pixels, labels = torch.from_numpy(pack.images[rows]), torch.from_numpy(pack.labels[rows])
     channels, height, width = pixels.shape[3], pixels.shape[1], pixels.shape[2]
     augment = build_augmentations(recipe.augment, (channels, height, width), len(pack.classes))
     variants, targets = [], []
     for epoch in range(1, size[1] + 1):
-        draw = Draw(generator(recipe.seed, "preview", epoch), epoch, torch.from_numpy(rows))
+        draw = Draw(generator(seed, "preview", epoch), epoch, torch.from_numpy(rows))
         images, mixed = augment(pixels.permute(0, 3, 1, 2), labels, draw)
         variants.append(images.permute(0, 2, 3, 1).numpy())
         targets.append(mixed if augment.mixes_labels else None)
@@ -137,7 +140,7 @@ def preview_augmentations(
         for at in range(len(rows))
     ]
     settings = recipe.settings()["augment"]
-    return Preview(pack.shown_path, len(train), recipe.seed, tuple(settings), tuple(shown))
+    return Preview(pack.shown_path, len(train), seed, tuple(settings), tuple(shown))
 
 
 def _examples(train: np.ndarray, labels: np.ndarray, num: int, seed: int) -> np.ndarray:

@@ -10,7 +10,10 @@ import pytest
 from PIL import Image
 
 from conviction.core.errors import ConfigError
+from conviction.data.pack import load_pack
+from conviction.data.split import divide
 from conviction.run.preview import parse_augmentation, preview_augmentations
+from conviction.run.recipe import load_recipe
 from pictures import write_class_folders
 
 
@@ -33,7 +36,7 @@ def test_originals_are_of_the_training_split_and_of_all_classes_alike(by_level: 
     overrides = {"augment": ["invert"], "data.color": "grey"}
     seen = set()
     for seed in range(20):
-        found = preview_augmentations(by_level, {**overrides, "seed": seed}, (6, 1))
+        found = preview_augmentations(by_level, overrides, (6, 1), seed=seed)
         labels = [row.label for row in found.rows]
         assert labels == sorted(labels)
         assert {labels.count(name) for name in ("ant", "bee", "cat", "dog")} == {1, 2}
@@ -74,13 +77,25 @@ def test_each_variant_is_of_another_epoch() -> None:
 
 def test_the_seed_decides_everything() -> None:
     def shown(seed: int) -> tuple[np.ndarray, np.ndarray]:
-        found = preview_augmentations("digits", {"augment": ["randaugment"], "seed": seed}, (4, 3))
+        found = preview_augmentations("digits", {"augment": ["randaugment"]}, (4, 3), seed=seed)
         return np.stack([row.original for row in found.rows]), np.stack([row.variants for row in found.rows])
 
     first, again, other = shown(1), shown(1), shown(2)
     assert all(np.array_equal(a, b) for a, b in zip(first, again, strict=True))
     assert not np.array_equal(first[0], other[0])
     assert not np.array_equal(first[1], other[1])
+
+
+def test_another_seed_shows_no_picture_of_the_test_split() -> None:
+    """Where the splits are drawn, they stay those of the recipe's own seed."""
+    recipe = load_recipe("digits", {"augment": ["invert"]})
+    pack = load_pack(recipe.data)
+    splits = divide(pack, recipe.split, recipe.seed)
+    training = {pack.images[row].tobytes() for row in splits.train}
+    assert len({image.tobytes() for image in pack.images}) > len(training)
+    for seed in range(1, 6):
+        shown = {row.original.tobytes() for row in preview_augmentations(recipe, None, (40, 1), seed=seed).rows}
+        assert shown <= training
 
 
 def test_mixed_pictures_say_their_shares() -> None:
