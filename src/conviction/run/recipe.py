@@ -29,7 +29,7 @@ RECIPE_FORMAT = 1
 TEXT_KEYS = frozenset(
     {
         *("name", "description", "data.path", "split.file"),
-        *(f"data.{part}_column" for part in ("file", "label", "split", "group")),
+        *(f"data.{part}_column" for part in ("file", "image", "label", "split", "group")),
     }
 )
 
