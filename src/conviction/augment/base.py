@@ -33,6 +33,9 @@ class AugmentConfig(Config):
 class Augmentation:
     """What moves pixels, gives them new values, or mixes images: see the three kinds below."""
 
+    # Whether it takes less time where each channel's values lie side by side, rather than each pixel's.
+    by_channel: bool = False
+
     def output_size(self, size_px: Size) -> Size:
         """Height and width of what comes out; images that are not augmented are cut to it from their middle.
 

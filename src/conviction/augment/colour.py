@@ -128,11 +128,15 @@ def hue(images: Image, turns_B: Factors) -> Image:
     return result
 
 
+_BY_CHANNEL = (contrast, saturation, hue)
+
+
 class ByFactor(Recolouring):
     """A change by a factor, or an amount, that each image draws on an interval."""
 
     def __init__(self, change: Callable[[Image, Factors], Image], low: float, high: float, p: float) -> None:
         self._change, self._low, self._high, self.p = change, low, high, p
+        self.by_channel = change in _BY_CHANNEL
 
     def recolour(self, images: Image, generator: Generator) -> Image:
         """Each image by its own draw."""
@@ -141,6 +145,8 @@ class ByFactor(Recolouring):
 
 class Grayscale(Recolouring):
     """Without colours, in the same number of channels."""
+
+    by_channel = True
 
     def __init__(self, p: float) -> None:
         self.p = p
@@ -152,6 +158,8 @@ class Grayscale(Recolouring):
 
 class ColorJitter(Recolouring):
     """Several changes in a random order."""
+
+    by_channel = True
 
     def __init__(self, parts: list[ByFactor], p: float) -> None:
         self._parts, self.p = parts, p

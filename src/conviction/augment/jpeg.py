@@ -178,6 +178,8 @@ def _rounded(numbers: Tensor) -> Tensor:
 class Jpeg(Recolouring):
     """Written as JPEG and read again, each image in its own quality."""
 
+    by_channel = True
+
     def __init__(self, config: JpegConfig) -> None:
         self._config, self.p = config, config.p
 

@@ -61,6 +61,8 @@ class Mixup(Mixing):
 class Cutmix(Mixing):
     """With a rectangle of another image."""
 
+    by_channel = True
+
     def __init__(self, config: CutmixConfig) -> None:
         self._config = config
 

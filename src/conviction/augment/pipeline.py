@@ -112,9 +112,9 @@ class Augmenter:
                 images = stage(images, draw)
                 continue
             if images.dtype == torch.uint8:
-                # Channel by channel: what all channels of a pixel share would else be looked up for each.
-                images = images.to(torch.float32, memory_format=torch.contiguous_format).div_(GREY_LEVELS)
-                is_own = True
+                images, is_own = images.float().div_(GREY_LEVELS), True
+            if stage.by_channel:
+                images = images.contiguous()
             if isinstance(stage, Recolouring):
                 images, is_own = _recoloured(stage, images if is_own else images.clone(), draw.generator), True
             else:

@@ -125,6 +125,8 @@ CIFAR10_PAIRS: tuple[tuple[tuple[str, float, int], tuple[str, float, int]], ...]
 class Policy(Recolouring):
     """Operations of a space, each image by its own draws; those that move pixels are resampled one after the other."""
 
+    by_channel = True
+
     def __init__(self, config: PolicyConfig, space: Space, num_bins: int) -> None:
         self.p, self._space, self._num_bins = config.p, space, num_bins
         self._resampling = Resampling(config.outside, config.interpolation)

@@ -104,6 +104,7 @@ class Tone(Recolouring):
 
     def __init__(self, change: Callable[[Image], Image], p: float) -> None:
         self._change, self.p = change, p
+        self.by_channel = change in (autocontrast, equalize)
 
     def recolour(self, images: Image, generator: Generator) -> Image:
         """All of them alike."""
