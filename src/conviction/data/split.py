@@ -19,6 +19,7 @@ from conviction.core.errors import ConfigError, DataError
 from conviction.core.records import SplitName
 from conviction.data.draw import DRAWING_ORDER, draw, draw_folds
 from conviction.data.pack import SPLIT_CODES, UNREADABLE_LABEL, Pack
+from conviction.data.source.base import listed
 from conviction.data.split_file import read_places
 
 _ORDER: tuple[SplitName, ...] = ("train", "validation", "test")
@@ -98,6 +99,18 @@ class Splits:
             for split, rows in parts
         }
 
+    def absent_classes(self, pack: Pack) -> dict[SplitName, list[str]]:
+        """For each split, the classes that have pictures, but none there."""
+        counts = self.count_by_class(pack)
+        used = [name for name in pack.classes if any(by_class[name] for by_class in counts.values())]
+        return {split: [name for name in used if not by_class[name]] for split, by_class in counts.items()}
+
+    def notes(self, pack: Pack) -> tuple[str, ...]:
+        """The pack's notes, and a sentence for each split that lacks pictures of a class."""
+        absent = self.absent_classes(pack).items()
+        found = [f"The {split} split has no pictures of {listed(names)}." for split, names in absent if names]
+        return tuple(dict.fromkeys([*pack.notes, *found]))
+
     def digest(self) -> str:
         """SHA-256 of the division."""
         digest = hashlib.sha256()
@@ -120,6 +133,11 @@ def divide(pack: Pack, config: SplitConfig, seed: int) -> Splits:
     for name, rows in (("training", splits.train), ("validation", splits.validation), ("test", splits.sealed_test)):
         if len(rows) == 0:
             raise DataError(f"The {name} split is empty. Add pictures, or change split.validation and split.test.")
+    if untaught := splits.absent_classes(pack)["train"]:
+        raise DataError(
+            f"No picture of {listed(untaught)} is in the training split, so that a network could never learn it. Place "
+            "some there, or leave the class out."
+        )
     return splits
 
 
@@ -215,9 +233,10 @@ def _check_rest(pack: Pack, pool: np.ndarray, quotas: dict[str, dict[int, int]],
     for label in np.flatnonzero(sizes).tolist() if quotas else ():
         taken = sum(quota[label] for quota in quotas.values())
         if taken + (kept[label] == 0) > sizes[label]:
+            pictures = "1 picture" if sizes[label] == 1 else f"{sizes[label]} pictures"
             raise DataError(
-                f"The class {pack.classes[label]!r} has {sizes[label]} pictures, and {' and '.join(sorted(quotas))} "
-                f"take {taken} of them: none is left to train on. Add pictures, or lower "
+                f"The class {pack.classes[label]!r} has {pictures}, and {' and '.join(sorted(quotas))} take {taken} of "
+                f"them: none is left to train on. Add pictures, or lower "
                 f"split.{max(sorted(quotas, reverse=True), key=lambda name: quotas[name][label])}."
             )
 

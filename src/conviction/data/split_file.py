@@ -27,6 +27,9 @@ def read_places(path: str, pack: Pack) -> np.ndarray:
     unknown: list[str] = []
     for row in read_rows(source, ("split",), TEXT_SUFFIXES):
         name = text_of(row, "path" if "path" in row.values and "file" not in row.values else "file")
+        if name not in rows:
+            # Written as paths are in other lists.
+            name = "/".join(part for part in name.replace("\\", "/").split("/") if part not in ("", "."))
         word = text_of(row, "split")
         if word.lower() not in SPLIT_WORDS:
             raise DataError(f"{row.place}: no split is called {word!r}. {did_you_mean(word, SPLIT_WORDS)}")

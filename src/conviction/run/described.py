@@ -61,7 +61,7 @@ class Described:
             seed=self._recipe.seed if self._recipe.split.seed is None else self._recipe.split.seed,
             statistics=_figures(pack, splits.train),
             num_skipped=len(pack.skipped),
-            notes=pack.notes,
+            notes=splits.notes(pack),
         )
 
     def examples(self, most: int) -> dict[str, np.ndarray]:

@@ -113,7 +113,7 @@ class Prepared:
     def data_record(self) -> DataRecord:
         """What `run.json` says of the pictures."""
         channels, height, width = self.picture_shape
-        notes = self.pack.notes
+        notes = self.splits.notes(self.pack)
         if self.pack.skipped:
             notes = (*notes, _describe_skipped(len(self.pack.skipped)))
         return DataRecord(

@@ -221,10 +221,23 @@ def test_a_file_places_every_picture(column: str, tmp_path: Path) -> None:
 
 
 def test_skipped_pictures_need_no_place_in_a_file(tmp_path: Path) -> None:
-    pack = pack_with(3, 2)
+    pack = pack_with(3, 3)
     pack.labels[[0, 1]] = UNREADABLE_LABEL
-    lines = ["file,split", "0/000.png,test", "0/002.png,train", "1/000.png,val", "1/001.png,test"]
-    assert sets(divide(pack, write(tmp_path / "split.csv", *lines), 0)) == [{2}, {3}, {4}]
+    lines = ["file,split", "0/000.png,test", "0/002.png,train", "./1/000.png,val", "1/001.png,test", "1\\002.png,train"]
+    assert sets(divide(pack, write(tmp_path / "split.csv", *lines), 0)) == [{2, 5}, {3}, {4}]
+
+
+def test_a_class_that_is_not_trained_on_is_refused(tmp_path: Path) -> None:
+    places = ["0/000.png,val", "0/001.png,test", "1/000.png,train", "1/001.png,train"]
+    with pytest.raises(DataError, match="No picture of 'class-0' is in the training split.*never learn it"):
+        divide(pack_with(2, 2), write(tmp_path / "split.csv", "file,split", *places), 0)
+
+
+def test_classes_that_a_file_leaves_out_of_a_split_are_noted(tmp_path: Path) -> None:
+    pack = pack_with(3, 2)
+    places = ["0/000.png,val", "0/001.png,train", "0/002.png,test", "1/000.png,train", "1/001.png,test"]
+    splits = divide(pack, write(tmp_path / "split.csv", "file,split", *places), 0)
+    assert splits.notes(pack) == (*pack.notes, "The validation split has no pictures of 'class-1'.")
 
 
 WHOLE = ("0/000.png,val", "0/001.png,train", "1/000.png,train", "1/001.png,test")

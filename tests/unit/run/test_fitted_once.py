@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -82,12 +83,37 @@ def test_what_reads_no_pictures_is_not_kept(pack: Pack) -> None:
     assert kept_files(pack) == []
 
 
-def test_the_oldest_are_removed(pack: Pack) -> None:
-    for most in range(1, 8):
+def test_those_that_were_not_used_longest_are_removed(
+    pack: Pack, num_fits: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fitted_once, "_MOST_KEPT", 3)
+    for most in (1, 2, 3, 1, 4, 1, 5):
         fit_once(ChannelConfig(), pack, ROWS[:most])
-    assert len(kept_files(pack)) == fitted_once._MOST_KEPT
-    fit_once(ChannelConfig(), pack, ROWS[:7])
-    assert len(kept_files(pack)) == fitted_once._MOST_KEPT
+        # Times of files are no finer than a tick of the clock.
+        time.sleep(0.02)
+    assert len(kept_files(pack)) == 3
+    assert len(num_fits) == 5
+    for most in (1, 4, 5):
+        fit_once(ChannelConfig(), pack, ROWS[:most])
+    assert len(num_fits) == 5
+
+
+def test_folds_are_all_kept(pack: Pack, num_fits: list[str]) -> None:
+    for _ in range(2):
+        for left_out in range(8):
+            fit_once(ChannelConfig(), pack, np.delete(ROWS, left_out))
+    assert len(num_fits) == 8
+
+
+def test_a_file_of_another_name_is_not_taken(pack: Pack, num_fits: list[str]) -> None:
+    fit_once(ChannelConfig(), pack, ROWS)
+    (path,) = kept_files(pack)
+    content = path.read_bytes()
+    expected = fit_once(ZcaConfig(), pack, ROWS)
+    (other,) = set(kept_files(pack)) - {path}
+    other.write_bytes(content)
+    assert fit_once(ZcaConfig(), pack, ROWS) == expected
+    assert num_fits == ["channel", "zca", "zca"]
 
 
 def test_where_it_cannot_be_kept_it_is_fitted_each_time(

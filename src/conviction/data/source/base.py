@@ -36,6 +36,8 @@ SPLIT_WORDS: dict[str, SplitName] = {
 # Words of Persian and Hindi and many emoji are joined or kept apart by these two.
 _JOINERS = "\u200c\u200d"
 
+_MOST_SHOWN = 100
+
 MOST_SIDE_PX = 8192
 SidePx = Annotated[int, Field(ge=1, le=MOST_SIDE_PX)]
 
@@ -151,7 +153,9 @@ def ordered_classes(labels: Collection[str]) -> tuple[str, ...]:
 
 def listed(names: Sequence[str], most: int = 5) -> str:
     """The first names in quotes, and how many more there are."""
-    shown = ", ".join(repr(name) for name in names[:most])
+    shown = ", ".join(
+        repr(name if len(name) <= _MOST_SHOWN else name[: _MOST_SHOWN - 1] + "…") for name in names[:most]
+    )
     return shown + (f" and {len(names) - most:,} more" if len(names) > most else "")
 
 

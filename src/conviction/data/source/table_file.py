@@ -24,6 +24,7 @@ TABLE_SUFFIXES = (*TEXT_SUFFIXES, ".parquet")
 MAX_TABLE_BYTES = 500_000_000
 MAX_TEXT_LETTERS = 1000
 _MOST_SHOWN = 60
+_LARGEST_EXACT = 2**53
 _KINDS = {bool: "true or false", dict: "an object", list: "a list", bytes: "bytes"}
 
 
@@ -69,17 +70,24 @@ def text_of(row: Row, column: str) -> str:
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return ""
     if isinstance(value, str):
-        if len(value) > MAX_TEXT_LETTERS:
-            raise DataError(
-                f"{row.place}: {column!r} holds {len(value):,} letters, {cut_text(value)!r}; it has at most "
-                f"{MAX_TEXT_LETTERS:,}."
-            )
-        return value.strip()
+        return _bounded(row, column, value).strip()
     if isinstance(value, int | float | Decimal) and not isinstance(value, bool):
-        # pandas writes whole numbers as 3.0 wherever a column has gaps.
-        return str(int(value)) if math.isfinite(value) and value == int(value) else str(value)
+        if not isinstance(value, int) and not math.isfinite(value):
+            raise DataError(f"{row.place}: {column!r} must be text or a number, but is infinite.")
+        # pandas writes whole numbers as 3.0 wherever a column has gaps; above 2⁵³ a float is no exact number.
+        is_whole = isinstance(value, int) or (abs(value) <= _LARGEST_EXACT and value == int(value))
+        return _bounded(row, column, str(int(value)) if is_whole else str(value))
     shown = _KINDS.get(type(value), type(value).__name__)
     raise DataError(f"{row.place}: {column!r} must be text or a number, but is {shown} ({cut_text(repr(value))}).")
+
+
+def _bounded(row: Row, column: str, text: str) -> str:
+    if len(text) > MAX_TEXT_LETTERS:
+        raise DataError(
+            f"{row.place}: {column!r} holds {len(text):,} letters, {cut_text(text)!r}; it has at most "
+            f"{MAX_TEXT_LETTERS:,}."
+        )
+    return text
 
 
 def check_columns(path: Path, names: list[str], columns: Collection[str]) -> None:
@@ -96,7 +104,8 @@ def check_columns(path: Path, names: list[str], columns: Collection[str]) -> Non
             f"{path} has no header: its first line holds the picture {headless!r}. Begin it with the names of the "
             f"columns, {', '.join(columns)}."
         )
-    raise DataError(f"{path} has no column {missing!r}. {did_you_mean(missing, named)}{_other_delimiter(path, named)}")
+    hint = _other_delimiter(path, named) or did_you_mean(missing, named)
+    raise DataError(f"{path} has no column {missing!r}. {hint}")
 
 
 def _lists_within(folder: Path, suffixes: Collection[str]) -> str:
@@ -168,9 +177,10 @@ def _separated_rows(path: Path, text: str, columns: Collection[str]) -> Iterator
                 )
             yield Row(place, dict(zip(names, fields, strict=True)))
     except csv.Error as error:
-        raise DataError(
-            f"{path}, line {begins} is damaged: {error}. A double quote within quotes is written twice."
-        ) from error
+        advice = "A double quote within quotes is written twice"
+        if "field limit" in str(error):
+            advice = "Leave such a column out, or look for a double quote that is not closed"
+        raise DataError(f"{path}, line {begins} is damaged: {error}. {advice}.") from error
 
 
 def _json_rows(path: Path, text: str) -> Iterator[Row]:
@@ -230,7 +240,7 @@ def _other_delimiter(path: Path, names: list[str]) -> str:
     if other is None:
         return ""
     expected = "tabs" if wanted == "\t" else "commas"
-    return f" Its columns seem to be parted by {other!r}; in a {path.suffix} they are parted by {expected}."
+    return f"Its columns seem to be parted by {other!r}; in a {path.suffix} they are parted by {expected}."
 
 
 def cut_text(text: str, most: int = _MOST_SHOWN) -> str:
