@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from conviction.cli.audit import audit
 from conviction.cli.facescrub import facescrub
 from conviction.cli.options import JsonOption, SetOption
 from conviction.cli.output import Column, print_json, print_lines, print_table
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 app = typer.Typer(help="Pictures, before anything is trained on them.", invoke_without_command=True)
 app.command()(facescrub)
 app.command()(preview)
+app.command()(audit)
 
 _PICTURES_A_CLASS = 10
 _MOST_SIZES = 5

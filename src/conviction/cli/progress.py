@@ -90,8 +90,12 @@ class PlainWatcher(Watcher):
     ) -> None: ...
 
     def packing(self, num_done: int, num_pictures: int) -> None:
-        if num_done == num_pictures or self._is_time():
-            print_aside(f"packing pictures: {num_done:,} of {num_pictures:,}")
+        self.stage("packing pictures", num_done, num_pictures)
+
+    def stage(self, name: str, num_done: int, total: int) -> None:
+        """Work before or without a training goes on."""
+        if num_done == total or self._is_time():
+            print_aside(f"{name}: {num_done:,} of {total:,}")
 
     def fetching(self, num_done: int, num_pictures: int, num_kept: int) -> None:
         """Pictures are being fetched; `num_kept` counts the faces in the folder so far."""
@@ -162,6 +166,9 @@ class LiveWatcher(PlainWatcher):
         self._show("fetching", num_done, num_pictures)
         assert self._task is not None
         self._progress.update(self._task, description=f"{num_kept:,} faces kept")
+
+    def stage(self, name: str, num_done: int, total: int) -> None:
+        self._show(name, num_done, total)
 
     def started(self, summary: RunSummary, num_epochs: int, folder: str) -> None:
         self._num_epochs = num_epochs

@@ -11,9 +11,7 @@ import json
 import os
 import shutil
 import warnings
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -23,11 +21,11 @@ import numpy as np
 import PIL
 from PIL import Image
 
-from conviction.core.device import num_cores
 from conviction.core.errors import ConvictionError, DataError, storage_faults
 from conviction.core.files import locked, make_folder, write_text
 from conviction.core.records import SplitName
 from conviction.data.decode import DecodeSettings, UnreadablePicture, as_array, decode
+from conviction.data.in_order import in_order
 from conviction.data.resident import read_rows, release, rows_at_once
 from conviction.data.source.base import Content, Entry, Source, SourceConfig, open_source
 from conviction.data.source.locate import cache_folder
@@ -38,7 +36,6 @@ SPLIT_CODES: dict[SplitName | None, int] = {None: -1, "train": 0, "validation": 
 UNREADABLE_LABEL = -1
 _SHOWN_FAULTS = 10
 _CHUNK = 256
-_AHEAD_PER_CORE = 4
 _BUILDING_PREFIX = ".building-"
 
 Progress = Callable[[int, int], None]
@@ -50,7 +47,8 @@ class Pack:
 
     `images` is `uint8` (N, H, W, C), memory-mapped; `labels` is `int64` (N), -1 where a picture was skipped; `splits`
     holds `SPLIT_CODES`; `digest` is the SHA-256 of the decoded pictures, their labels and their splits. `groups` names
-    the group of each picture, None where it has none; it is empty where the source has no groups.
+    the group of each picture, None where it has none; it is empty where the source has no groups. `source_digest` names
+    the source's content before it was decoded.
     """
 
     images: np.ndarray
@@ -63,6 +61,7 @@ class Pack:
     skipped: tuple[str, ...]
     notes: tuple[str, ...]
     groups: tuple[str | None, ...] = ()
+    source_digest: str = ""
 
 
 def load_pack(config: SourceConfig, progress: Progress | None = None) -> Pack:
@@ -90,9 +89,11 @@ def load_pack(config: SourceConfig, progress: Progress | None = None) -> Pack:
         # The lock is by stamp: a second process waits here for the first one's work and then finds it.
         with locked(_lock_path(packs, pointer.name)):
             if (pack := _follow(pointer, packs)) is None:
-                key = _key(source.digest(), wanted)
+                content = source.digest()
+                key = _key(content, wanted)
                 pack = _found_or_built(source, settings, config.unreadable, packs / key, stamp, progress)
-                write_text(pointer, key)
+                pack = replace(pack, source_digest=content)
+                write_text(pointer, f"{key} {content}")
     return replace(pack, shown_path=source.shown_path)
 
 
@@ -132,9 +133,11 @@ def _key(identity: str, settings: dict[str, Any]) -> str:
 
 def _follow(pointer: Path, packs: Path) -> Pack | None:
     try:
-        return _open(packs / pointer.read_text(encoding="utf-8"))
+        key, _, content = pointer.read_text(encoding="utf-8").partition(" ")
     except (OSError, UnicodeDecodeError):
         return None
+    pack = _open(packs / key) if content else None
+    return pack and replace(pack, source_digest=content)
 
 
 def _open(folder: Path) -> Pack | None:
@@ -267,12 +270,10 @@ def _decode_all(
 def _decoded(
     contents: Iterator[tuple[str, Content]], settings: DecodeSettings
 ) -> Iterator[tuple[str, np.ndarray | None, str]]:
-    """Path, array and fault of each picture, in the order of `contents`, decoded on all cores.
+    """Path, array and fault of each picture, in the order of `contents`, decoded on all cores."""
 
-    Few pictures are under way at a time, as a photograph may take 150 MB.
-    """
-
-    def one(name: str, content: Content) -> tuple[str, np.ndarray | None, str]:
+    def one(given: tuple[str, Content]) -> tuple[str, np.ndarray | None, str]:
+        name, content = given
         try:
             if isinstance(content, UnreadablePicture):
                 raise content
@@ -283,16 +284,10 @@ def _decoded(
         except UnreadablePicture as fault:
             return name, None, str(fault)
 
-    under_way: deque[Future[tuple[str, np.ndarray | None, str]]] = deque()
-    with warnings.catch_warnings(), ThreadPoolExecutor(num_cores()) as workers:
+    with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         warnings.simplefilter("error", Image.DecompressionBombWarning)
-        for name, content in contents:
-            under_way.append(workers.submit(one, name, content))
-            if len(under_way) > _AHEAD_PER_CORE * num_cores():
-                yield under_way.popleft().result()
-        while under_way:
-            yield under_way.popleft().result()
+        yield from in_order(one, contents)
 
 
 def _allocate(path: Path, shape: tuple[int, ...]) -> np.memmap:

@@ -22,7 +22,7 @@ from conviction.data.standardize import channel_statistics, mean_picture_deviati
 from conviction.recipes import recipe_names
 from conviction.run.recipe import Recipe, load_recipe
 
-_DRAWABLE: tuple[SplitName, ...] = ("validation", "test")
+DRAWABLE: tuple[SplitName, ...] = ("validation", "test")
 
 
 def describe_data(
@@ -57,7 +57,7 @@ class Described:
             width_px=width,
             stored_sizes=_stored_sizes(self._recipe.data, pack, splits.train),
             counts=counts,
-            drawn=tuple(name for name in _DRAWABLE if not (pack.splits == SPLIT_CODES[name]).any()),
+            drawn=tuple(name for name in DRAWABLE if not (pack.splits == SPLIT_CODES[name]).any()),
             seed=self._recipe.seed if self._recipe.split.seed is None else self._recipe.split.seed,
             statistics=_figures(pack, splits.train),
             num_skipped=len(pack.skipped),

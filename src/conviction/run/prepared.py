@@ -14,6 +14,7 @@ from conviction.core.errors import ConfigError, RunError
 from conviction.core.files import read_json
 from conviction.core.records import DataRecord
 from conviction.core.run_folder import RunFolder
+from conviction.data.audit.kept import leak_warning
 from conviction.data.pack import Pack, Progress, load_pack
 from conviction.data.split import Splits, divide
 from conviction.data.standardize import Standardizer
@@ -116,6 +117,8 @@ class Prepared:
         notes = self.splits.notes(self.pack)
         if self.pack.skipped:
             notes = (*notes, _describe_skipped(len(self.pack.skipped)))
+        if warning := leak_warning(self.pack, self.splits):
+            notes = (*notes, warning)
         return DataRecord(
             source=self.recipe.data.name,
             path=self.pack.shown_path,

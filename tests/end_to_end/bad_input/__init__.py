@@ -1,11 +1,20 @@
 """Every way of going wrong that a user is protected from: how it is brought about, and what the message must say."""
 
-from bad_input import recipe_faults, data_faults, table_faults, facescrub_faults, run_faults, machine_faults  # isort: skip - the order of the page
+from bad_input import (
+    audit_faults,
+    data_faults,
+    facescrub_faults,
+    machine_faults,
+    recipe_faults,
+    run_faults,
+    table_faults,
+)  # isort: skip - the order of the page
 from bad_input.case import CASES, Case
 
 __all__ = [
     "CASES",
     "Case",
+    "audit_faults",
     "data_faults",
     "facescrub_faults",
     "machine_faults",

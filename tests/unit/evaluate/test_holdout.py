@@ -3,6 +3,7 @@ from __future__ import annotations
 import ast
 import dataclasses
 import math
+import re
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,9 @@ from conviction.predict import Predictions
 
 SOURCE = Path(conviction.__file__).parent
 MAY_NAME_IT = {"data/split.py", "evaluate/holdout.py"}
+# `data/audit` compares pictures of all splits: docs/decisions/0010. `split.csv` is written from it too.
+MAY_ASK_FOR_PLACES = {"data/split.py", "run/training.py", "run/audited.py", "data/audit/kept.py"}
+MAY_READ_UNDIVIDED = {"data/pack.py", "data/audit/gather.py", "run/described.py", "data/source/base.py"}
 SPLITS = Splits(np.array([0, 1]), np.array([2, 3]), np.array([4, 5, 7]))
 
 
@@ -43,6 +47,23 @@ def test_no_other_module_names_the_test_rows() -> None:
         if any("sealed_test" in name for name in names(path))
     }
     assert found == MAY_NAME_IT
+
+
+def test_no_other_module_asks_where_test_pictures_are() -> None:
+    found = {path.relative_to(SOURCE).as_posix() for path in SOURCE.rglob("*.py") if "by_path" in names(path)}
+    assert found == MAY_ASK_FOR_PLACES
+
+
+def test_no_other_module_reads_a_source_past_the_division() -> None:
+    found = {path.relative_to(SOURCE).as_posix() for path in SOURCE.rglob("*.py") if "open_source" in names(path)}
+    assert found == MAY_READ_UNDIVIDED
+
+
+def test_an_audit_knows_no_network() -> None:
+    """What it sees of test pictures cannot become a figure of a network, nor a choice between networks."""
+    forbidden = re.compile(r"conviction\.(nets|predict|fit|evaluate|explain|metrics|core\.ledger)")
+    for path in [*(SOURCE / "data" / "audit").glob("*.py"), SOURCE / "run" / "audited.py"]:
+        assert not forbidden.search(path.read_text(encoding="utf-8")), path
 
 
 @pytest.fixture

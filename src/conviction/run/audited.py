@@ -1,0 +1,155 @@
+"""A source of pictures, audited before anything is trained on it.
+
+Copies have to be looked for across all splits, so that an audit reads the pictures before they are divided. What it
+then tells of the test split is in docs/decisions/0012-audits-and-the-sealed-test-split.md.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from conviction.core.audit_record import (
+    FINDING_KINDS,
+    SPLITS,
+    AuditPicture,
+    AuditRecord,
+    DuplicatePair,
+    PictureFinding,
+    UnreadableFile,
+)
+from conviction.core.errors import ConfigError
+from conviction.core.records import SplitName
+from conviction.data.audit.gather import Gathered, Progress, gather
+from conviction.data.audit.grouping import grouped
+from conviction.data.audit.kept import KeptAudit, keep_audit
+from conviction.data.audit.pairing import FoundPair, find_pairs
+from conviction.data.audit.quality import judge
+from conviction.data.audit.thumbnail import data_uris
+from conviction.data.pack import SPLIT_CODES
+from conviction.data.split import divide
+from conviction.report.audit_page import shown_pictures, write_audit_page
+from conviction.run.described import DRAWABLE, as_recipe
+from conviction.run.recipe import Recipe
+
+SIMILARITY = 0.85
+_LEAST_SIMILARITY = 0.5
+
+
+def audit_data(
+    source: str | Path | Recipe,
+    overrides: Mapping[str, Any] | None = None,
+    *,
+    similarity: float = SIMILARITY,
+    progress: Progress | None = None,
+) -> AuditRecord:
+    """Copies within and across splits, contradicting labels, unreadable and odd pictures of a recipe's data.
+
+    A pair of pictures that is less alike than `similarity` (0.5 to 1) is no near duplicate. A later training on the
+    same pictures warns of the leaks. `progress` is told what goes on, how much is done, and of how
+    much.
+
+    Raises: DataError, ConfigError, StorageError.
+    """
+    return Audited(source, overrides, similarity=similarity, progress=progress).record
+
+
+class Audited:
+    """An audit's record, and the pictures that it speaks of."""
+
+    def __init__(
+        self,
+        source: str | Path | Recipe,
+        overrides: Mapping[str, Any] | None = None,
+        *,
+        similarity: float = SIMILARITY,
+        progress: Progress | None = None,
+    ) -> None:
+        if not _LEAST_SIMILARITY <= similarity < 1:
+            raise ConfigError(
+                f"`{_LEAST_SIMILARITY} <= similarity < 1` must hold, but got {similarity:g}. Exact copies are always "
+                f"looked for; {SIMILARITY} is usual for near ones."
+            )
+        self._recipe = as_recipe(source, overrides or {})
+        gathered = gather(self._recipe.data, progress)
+        command = _command(source, overrides or {})
+        self.record = _audit(self._recipe, gathered, similarity, command, progress)
+        pairs = tuple((pair.first.path, pair.second.path) for pair in self.record.pairs)
+        keep_audit(gathered.source.digest(), KeptAudit(command, pairs))
+
+    def save_page(self, path: str | Path) -> None:
+        """Write the audit as one HTML file with thumbnails. Raises: StorageError, DataError."""
+        shown = shown_pictures(self.record)
+        write_audit_page(self.record, data_uris(self._recipe.data, shown) if shown else {}, Path(path))
+
+
+def _audit(
+    recipe: Recipe, gathered: Gathered, similarity: float, command: str, progress: Progress | None
+) -> AuditRecord:
+    pack = gathered.to_divide()
+    splits = divide(pack, recipe.split, recipe.seed)
+    split_of: dict[str, SplitName] = dict(splits.by_path(pack.paths))
+    pictures = [AuditPicture(entry.path, entry.label, split_of.get(entry.path)) for entry in gathered.entries]
+    readable = np.array([row for row, picture in enumerate(pictures) if picture.split], np.int64)
+    judged = np.array([row for row in readable.tolist() if pictures[row].split != "test"], np.int64)
+    judgement = judge(gathered.measures, gathered.sizes_px, judged, readable)
+    # Pictures of one colour are equal to one another, which says nothing.
+    comparable = np.array(sorted(set(readable.tolist()) - set(judgement.reasons["empty"])), np.int64)
+    telling = (lambda done, total: progress("comparing", done, total)) if progress else None
+    found, plain = find_pairs(gathered.thumbnails, gathered.digests, comparable, similarity, telling)
+    pairs = tuple(sorted((_named(pair, pictures) for pair in found), key=_order))
+    return AuditRecord(
+        source=recipe.data.name,
+        path=pack.shown_path,
+        command=command,
+        classes=pack.classes,
+        counts=splits.count_by_class(pack),
+        drawn=tuple(name for name in DRAWABLE if not (pack.splits == SPLIT_CODES[name]).any()),
+        seed=recipe.seed if recipe.split.seed is None else recipe.split.seed,
+        similarity=similarity,
+        num_plain=len(set(plain) & set(judged.tolist())),
+        num_judged=len(judged),
+        unreadable=tuple(UnreadableFile(pictures[row], reason) for row, reason in sorted(gathered.faults.items())),
+        pairs=pairs,
+        groups=grouped(pairs),
+        findings=tuple(
+            PictureFinding(kind, pictures[row], reason)
+            for kind in FINDING_KINDS
+            for row, reason in sorted(judgement.reasons.get(kind, {}).items())
+        ),
+        by_nature=judgement.by_nature,
+        notes=pack.notes,
+    )
+
+
+def _named(found: FoundPair, pictures: list[AuditPicture]) -> DuplicatePair:
+    kind, similarity, *rows = found
+
+    first, second = sorted((pictures[row] for row in rows), key=_rank)
+    return DuplicatePair(kind, similarity, first, second)
+
+
+def _order(pair: DuplicatePair) -> tuple[tuple[int, str], tuple[int, str]]:
+    return _rank(pair.first), _rank(pair.second)
+
+
+def _rank(picture: AuditPicture) -> tuple[int, str]:
+    assert picture.split is not None
+    return SPLITS.index(picture.split), picture.path
+
+
+def _command(source: str | Path | Recipe, overrides: Mapping[str, Any]) -> str:
+    named = source.name if isinstance(source, Recipe) else str(source)
+    settings: Iterable[str] = (
+        part for key, value in overrides.items() for part in ("--set", f"{key}={_spelled(value)}")
+    )
+    return shlex.join(["conviction", "data", "audit", named, *settings])
+
+
+def _spelled(value: Any) -> str:
+    words = {None: "null", True: "true", False: "false"}
+    return words[value] if value is None or isinstance(value, bool) else str(value)
