@@ -85,8 +85,9 @@ def test_written_digits_are_not_drowned_in_pairs(real_data: Path) -> None:
     """70,000 pictures, thousands of which are nearly the same stroke, and none of which is known to be a copy."""
     record = audit_data(real_data / "mnist.tar.xz")
     assert len(record.pairs) <= 250
-    assert record.findings == () or len(record.findings) < 400
-    assert "dark" not in record.by_nature
+    # Black ground does not make a digit dark.
+    assert len(record.findings) <= 30
+    assert record.by_nature == {}
 
 
 def test_paintings_with_black_margins_are_not_copies(real_data: Path) -> None:

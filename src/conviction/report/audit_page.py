@@ -9,17 +9,19 @@ from pathlib import Path
 from conviction.core.audit_record import (
     ACROSS,
     DUPLICATE_KINDS,
+    FINDING_KINDS,
     WITHIN,
     AuditPicture,
     AuditRecord,
     DuplicateGroup,
+    FindingKind,
     PictureFinding,
 )
 from conviction.core.errors import ConfigError, StorageError
 from conviction.core.files import write_text
 from conviction.report.audit_style import STYLE
 from conviction.report.audit_text import (
-    FINDING_WORDS,
+    FINDING_HEADINGS,
     SPLIT_WORDS,
     balance_line,
     between_words,
@@ -57,7 +59,7 @@ def shown_pictures(record: AuditRecord) -> set[str]:
         for group in groups[:_MOST_GROUPS]
         for picture in group.pictures[:_MOST_OF_GROUP]
     }
-    for kind in FINDING_WORDS:
+    for kind in FINDING_KINDS:
         shown |= {finding.picture.path for finding in _of_kind(record, kind)[:_MOST_OF_KIND]}
     leaked = {pair.second.path for pair in record.pairs if pair.is_leak}
     return shown - (_test_paths(record) - leaked)
@@ -77,7 +79,7 @@ def audit_page(record: AuditRecord, thumbnails: Mapping[str, str]) -> str:
         _counts(record),
         *(_groups(heading, groups, thumbnails) for heading, groups in _parted(record).items()),
         _unreadable(record),
-        *(_findings(record, kind, words, thumbnails) for kind, words in FINDING_WORDS.items()),
+        *(_findings(record, kind, heading, thumbnails) for kind, heading in FINDING_HEADINGS.items()),
         _classes(record),
         _method(record),
     ]
@@ -186,19 +188,16 @@ def _unreadable(record: AuditRecord) -> str:
     return f"<section><h2>Unreadable ({len(record.unreadable):,})</h2><ul>{items}</ul>{left}</section>"
 
 
-def _findings(record: AuditRecord, kind: str, words: str, thumbnails: Mapping[str, str]) -> str:
+def _findings(record: AuditRecord, kind: FindingKind, heading: str, thumbnails: Mapping[str, str]) -> str:
     found = _of_kind(record, kind)
     if not found:
         return ""
     figures = "".join(_figure(one.picture, thumbnails, one.reason) for one in found[:_MOST_OF_KIND])
     left = _left_out(len(found) - _MOST_OF_KIND, "picture")
-    return (
-        f"<section><h2>Pictures {escape(words)} ({len(found):,})</h2>"
-        f'<div class="pictures">{figures}</div>{left}</section>'
-    )
+    return f'<section><h2>{heading} ({len(found):,})</h2><div class="pictures">{figures}</div>{left}</section>'
 
 
-def _of_kind(record: AuditRecord, kind: str) -> list[PictureFinding]:
+def _of_kind(record: AuditRecord, kind: FindingKind) -> list[PictureFinding]:
     return [finding for finding in record.findings if finding.kind == kind]
 
 

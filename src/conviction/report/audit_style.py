@@ -31,12 +31,12 @@ td.bar { width: 30%; min-width: 6rem; } th.bar { text-align: left; }
 .pictures { display: grid; grid-template-columns: repeat(auto-fill, minmax(9rem, 1fr)); gap: .75rem; }
 figure { margin: 0; min-width: 0; break-inside: avoid; }
 figure img { width: 96px; height: 96px; object-fit: contain; background: var(--line); image-rendering: pixelated;
-  display: block; border-radius: 2px; }
+  display: block; border-radius: 2px; outline: 1px solid var(--line); }
 .unseen { width: 96px; height: 96px; display: grid; place-items: center; background: var(--line); color: var(--soft);
   font-size: .75rem; border-radius: 2px; }
 figcaption { font-size: .85rem; line-height: 1.35; margin-top: .25rem; overflow-wrap: anywhere; }
 figcaption i { font-style: normal; color: var(--soft); }
-figure.test i, figure.validation i { color: var(--orange); }
+.group .test i, .group .validation i { color: var(--orange); }
 figcaption code { display: block; color: var(--soft); }
 li { overflow-wrap: anywhere; }
 @media print { :root { --ink: #000; --soft: #444; --paper: #fff; --card: #fff; --line: #bbb; --blue: #0072b2;

@@ -17,6 +17,13 @@ FINDING_WORDS: dict[FindingKind, str] = {
     "blurred": "blurred",
     "odd_size": "of an odd size",
 }
+FINDING_HEADINGS: dict[FindingKind, str] = {
+    "empty": "Pictures of one colour alone",
+    "dark": "Very dark pictures",
+    "bright": "Very bright pictures",
+    "blurred": "Blurred pictures",
+    "odd_size": "Pictures of an odd size",
+}
 # Below, the smaller class still teaches; from ten on, accuracy alone says little.
 _UNEVEN, _VERY_UNEVEN = 2.0, 10.0
 _NATURE_PERCENT = 5
@@ -134,7 +141,7 @@ def scope_lines() -> list[str]:
     """What an audit does and does not look at."""
     return [
         "The test split is looked at for copies, pictures of one colour and files that cannot be read; nothing "
-        "else about its pictures is told.",
+        "else about its pictures is told. They are shown only where the other split shows the same.",
         "Colours do not count for near copies, nor do brightness and contrast; mirrored copies are found where they "
         "are mirrored left to right.",
     ]

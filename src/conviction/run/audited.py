@@ -7,7 +7,7 @@ then tells of the test split is in docs/decisions/0012-audits-and-the-sealed-tes
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -50,8 +50,7 @@ def audit_data(
     """Copies within and across splits, contradicting labels, unreadable and odd pictures of a recipe's data.
 
     A pair of pictures that is less alike than `similarity` (0.5 to 1) is no near duplicate. A later training on the
-    same pictures warns of the leaks. `progress` is told what goes on, how much is done, and of how
-    much.
+    same pictures warns of the leaks. `progress` is told what goes on, how much of it is done, and of how much.
 
     Raises: DataError, ConfigError, StorageError.
     """
@@ -76,7 +75,7 @@ class Audited:
             )
         self._recipe = as_recipe(source, overrides or {})
         gathered = gather(self._recipe.data, progress)
-        command = _command(source, overrides or {})
+        command = _command(source, overrides or {}, similarity)
         self.record = _audit(self._recipe, gathered, similarity, command, progress)
         pairs = tuple((pair.first.path, pair.second.path) for pair in self.record.pairs)
         keep_audit(gathered.source.digest(), KeptAudit(command, pairs))
@@ -142,12 +141,12 @@ def _rank(picture: AuditPicture) -> tuple[int, str]:
     return SPLITS.index(picture.split), picture.path
 
 
-def _command(source: str | Path | Recipe, overrides: Mapping[str, Any]) -> str:
-    named = source.name if isinstance(source, Recipe) else str(source)
-    settings: Iterable[str] = (
-        part for key, value in overrides.items() for part in ("--set", f"{key}={_spelled(value)}")
-    )
-    return shlex.join(["conviction", "data", "audit", named, *settings])
+def _command(source: str | Path | Recipe, overrides: Mapping[str, Any], similarity: float) -> str:
+    words = ["conviction", "data", "audit", source.name if isinstance(source, Recipe) else str(source)]
+    words += [part for key, value in overrides.items() for part in ("--set", f"{key}={_spelled(value)}")]
+    if similarity != SIMILARITY:
+        words += ["--similarity", f"{similarity:g}"]
+    return shlex.join(words)
 
 
 def _spelled(value: Any) -> str:

@@ -137,7 +137,8 @@ def test_a_senseless_similarity_is_refused(similarity: float) -> None:
 def test_a_recipe_and_a_name_give_the_same(photos: Path) -> None:
     recipe = load_recipe("digits", {"split.test": 0.1, "split.validation": 0.1})
     assert audit_data(recipe).counts == audit_data("digits", {"split.test": 0.1, "split.validation": 0.1}).counts
-    assert audit_data("digits", {"seed": 3}).command == "conviction data audit digits --set seed=3"
+    found = audit_data("digits", {"seed": 3, "data.image_size_px": None}, similarity=0.9)
+    assert found.command == "conviction data audit digits --set seed=3 --set data.image_size_px=null --similarity 0.9"
 
 
 def test_the_page_shows_what_was_found(photos: Path, tmp_path: Path) -> None:
