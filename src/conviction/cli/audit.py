@@ -119,7 +119,8 @@ def _print_groups(found: AuditRecord) -> None:
     for group in found.groups[:_MOST_GROUPS]:
         print_lines([group_words(group)])
         shown = group.pictures[:_MOST_OF_GROUP]
-        print_lines(f"  {SPLIT_WORDS[one.split or 'train']:<11} {one.label:<11} {one.path}" for one in shown)
+        width = max(len(one.label) for one in shown)
+        print_lines(f"  {SPLIT_WORDS[one.split or 'train']:<11} {one.label:<{width}}  {one.path}" for one in shown)
         if more := len(group.pictures) - len(shown):
             print_lines([f"  and {more:,} more"])
     if (more := len(found.groups) - _MOST_GROUPS) > 0:
