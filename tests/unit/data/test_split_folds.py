@@ -229,7 +229,7 @@ def test_skipped_pictures_need_no_place_in_a_file(tmp_path: Path) -> None:
 
 def test_a_class_that_is_not_trained_on_is_refused(tmp_path: Path) -> None:
     places = ["0/000.png,val", "0/001.png,test", "1/000.png,train", "1/001.png,train"]
-    with pytest.raises(DataError, match="No picture of 'class-0' is in the training split.*never learn it"):
+    with pytest.raises(DataError, match=r"No picture of 'class-0' is in the training split.*never learn it"):
         divide(pack_with(2, 2), write(tmp_path / "split.csv", "file,split", *places), 0)
 
 

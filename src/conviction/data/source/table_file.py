@@ -75,7 +75,7 @@ def text_of(row: Row, column: str) -> str:
         if not isinstance(value, int) and not math.isfinite(value):
             raise DataError(f"{row.place}: {column!r} must be text or a number, but is infinite.")
         # pandas writes whole numbers as 3.0 wherever a column has gaps; above 2⁵³ a float is no exact number.
-        is_whole = isinstance(value, int) or (abs(value) <= _LARGEST_EXACT and value == int(value))
+        is_whole = isinstance(value, int) or (-_LARGEST_EXACT <= value <= _LARGEST_EXACT and value == int(value))
         return _bounded(row, column, str(int(value)) if is_whole else str(value))
     shown = _KINDS.get(type(value), type(value).__name__)
     raise DataError(f"{row.place}: {column!r} must be text or a number, but is {shown} ({cut_text(repr(value))}).")
