@@ -105,6 +105,58 @@ def test_columns_are_chosen_where_several_might_be_meant(tmp_path: Path) -> None
     assert opened(folder, label_column="fine").classes() == ("poodle", "siamese")
 
 
+def test_names_in_another_order_are_put_right(tmp_path: Path) -> None:
+    """White dogs and black cats in both parts, but numbered the other way round in the second."""
+    turned = {**FEATURES, "label": {"names": ["cat", "dog"], "_type": "ClassLabel"}}
+    write_parquet(tmp_path / "mine" / "train.parquet", {"image": [picture(255), picture(0)], "label": [0, 1]}, FEATURES)
+    write_parquet(tmp_path / "mine" / "test.parquet", {"image": [picture(255), picture(0)], "label": [1, 0]}, turned)
+    pack = load_pack(HuggingFaceConfig(path=str(tmp_path / "mine")))
+    shades = pack.images[:, 0, 0, 0].tolist()
+    labels = [pack.classes[label] for label in pack.labels]
+    assert sorted(zip(shades, labels, strict=True)) == [(0, "cat"), (0, "cat"), (255, "dog"), (255, "dog")]
+    # In the order of the first file.
+    assert pack.classes == ("cat", "dog")
+
+
+@pytest.mark.parametrize("names", [("mydata-train", "mydata-test"), ("cifar10_train", "cifar10_test")])
+def test_split_words_within_names_are_known(names: tuple[str, str], tmp_path: Path) -> None:
+    columns = {"image": [picture(0), picture(9)], "label": [0, 1]}
+    for name in names:
+        write_parquet(tmp_path / "mine" / f"{name}.parquet", columns, FEATURES)
+    assert {(entry.split, entry.path) for entry in opened(tmp_path / "mine").entries()} == {
+        (split, f"{split}/{number:07d}") for split in ("train", "test") for number in range(2)
+    }
+
+
+def test_parts_that_are_no_splits_are_taken_together_and_noted(tmp_path: Path) -> None:
+    for name in ("en", "de"):
+        write_parquet(tmp_path / "mine" / f"{name}.parquet", {"image": [picture(0)] * 2, "label": [0, 1]}, FEATURES)
+    source = opened(tmp_path / "mine")
+    assert [entry.split for entry in source.entries()] == [None] * 4
+    assert source.notes() == ("The parts 'de', 'en' name no splits and were taken together.",)
+
+
+@pytest.mark.parametrize("layout", ["{}/train.parquet", "{}/train/0000.parquet", "{}/train-00000-of-00001.parquet"])
+def test_several_data_sets_in_one_folder_are_refused(layout: str, tmp_path: Path) -> None:
+    for name in ("full", "small"):
+        write_parquet(tmp_path / "mine" / layout.format(name), {"image": [picture(0)], "label": [0]}, FEATURES)
+    with pytest.raises(DataError, match=r"holds several data sets, 'full', 'small'.*Name the folder of one"):
+        opened(tmp_path / "mine").entries()
+
+
+def test_hidden_files_are_no_part_of_it(tmp_path: Path) -> None:
+    columns = {"image": [picture(0), picture(9)], "label": [0, 1]}
+    for name in ("train.parquet", ".cache/train.parquet", "._train.parquet"):
+        write_parquet(tmp_path / "mine" / name, columns, FEATURES)
+    assert len(opened(tmp_path / "mine").entries()) == 2
+
+
+def test_a_column_of_another_type_is_named_with_it(tmp_path: Path) -> None:
+    folder = write_parquet(tmp_path / "mine" / "rows.parquet", {"size": [3], "image": [picture(0)], "label": [0]})
+    with pytest.raises(DataError, match="the column 'size' holds int64, and not pictures as bytes"):
+        opened(folder, image_column="size").entries()
+
+
 def test_a_picture_outside_of_the_data_set_is_unreadable(tmp_path: Path) -> None:
     columns = {"image": [picture(0), {"bytes": None, "path": "/etc/passwd"}, picture(2)], "label": [0, 1, 1]}
     folder = write_parquet(tmp_path / "mine" / "rows.parquet", columns, FEATURES)
@@ -180,13 +232,18 @@ def test_damaged_folders_are_refused(damage: str, tmp_path: Path) -> None:
 
 
 ROWS: dict[str, tuple[dict[str, list[Any]], dict[str, Any] | None, str]] = {
-    "no picture": ({"name": ["a"], "label": [0]}, None, "no column holds pictures, of 'name', 'label'"),
+    "no picture": ({"name": ["a"], "label": [0]}, None, "no column holds pictures as bytes, of 'name', 'label'"),
     "two pictures": (
         {"left": [picture(0)], "right": [picture(1)], "label": [0]},
         None,
         "columns of pictures are 'left', 'right'.*data.image_column=NAME",
     ),
     "no label": ({"image": [picture(0)], "kind": [0]}, None, "no column is known to hold labels, of 'image', 'kind'"),
+    "list of pictures": (
+        {"image": [[picture(0)]], "label": [0]},
+        {**FEATURES, "image": {"_type": "List", "feature": {"_type": "Image"}}},
+        "no column holds pictures as bytes",
+    ),
     "label -1": ({"image": [picture(0)] * 2, "label": [0, -1]}, FEATURES, "rows/0000001 has no label"),
     "label null": ({"image": [picture(0)] * 2, "label": [None, 1]}, FEATURES, "rows/0000000 has no label"),
     "label beyond": ({"image": [picture(0)] * 2, "label": [0, 2]}, FEATURES, "the label 2 is none of the 2 classes"),

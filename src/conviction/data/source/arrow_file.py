@@ -15,10 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from conviction.core.errors import ConvictionError, DataError, InstallationError
+from conviction.data.source.base import SPLIT_WORDS, listed
+from conviction.data.source.container import Directory
 
 SAVED_SPLITS, SAVED_STATE = "dataset_dict.json", "state.json"
-# train-00000-of-00005.parquet, train.parquet, 0000.parquet in a folder train.
-_PARQUET_NAME = re.compile(r"(?P<split>.*?)(-\d+-of-\d+.*)?$")
+# train-00000-of-00005-0f3a.parquet
+_NUMBERING = re.compile(r"-?\d+-of-\d+.*$")
 _ROWS_AT_ONCE = 16
 _MOST_SHOWN = 200
 
@@ -33,9 +35,10 @@ class Shard:
 
 @dataclass(frozen=True)
 class Columns:
-    """Of a shard: its columns, those that hold pictures, and the names of the classes of those that hold labels."""
+    """Of a shard: its columns and their types, those that hold pictures, and the classes' names of those of labels."""
 
     names: tuple[str, ...]
+    kinds: dict[str, str]
     images: tuple[str, ...]
     class_names: dict[str, tuple[str, ...]]
 
@@ -55,7 +58,7 @@ def find_shards(folder: Path) -> list[Shard]:
         return [shard for part in parts for shard in _saved(folder / _plain(part, folder / SAVED_SPLITS), part)]
     if (folder / SAVED_STATE).is_file():
         return _saved(folder, None)
-    found = [Shard(path, _split_of(path, folder)) for path in _parquet_files(folder)]
+    found = _published(folder)
     if not found:
         raise DataError(
             f"{folder} holds no data set: neither {SAVED_SPLITS} or {SAVED_STATE}, as save_to_disk writes them, nor "
@@ -122,16 +125,15 @@ def _faults(path: Path) -> Iterator[Any]:
 
 def _columns(schema: Any) -> Columns:
     features = _features(schema.metadata or {})
-    images = [name for name, feature in features.items() if feature.get("_type") == "Image"]
-    if not images:
-        # Written by another program: pictures are bytes, alone or beside their path.
-        images = [field.name for field in schema if _holds_bytes(field.type)]
+    # Whoever wrote them, pictures are bytes, alone or beside their path.
+    holding = [field.name for field in schema if _holds_bytes(field.type)]
+    images = [name for name in holding if features.get(name, {}).get("_type") == "Image"] or holding
     labels = {
         name: tuple(map(str, feature.get("names") or ()))
         for name, feature in features.items()
         if feature.get("_type") == "ClassLabel"
     }
-    return Columns(tuple(schema.names), tuple(images), labels)
+    return Columns(tuple(schema.names), {field.name: str(field.type) for field in schema}, tuple(images), labels)
 
 
 def _features(metadata: dict[bytes, bytes]) -> dict[str, dict[str, Any]]:
@@ -187,12 +189,26 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 
 def _parquet_files(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.rglob("*.parquet") if path.is_file())
+    """As the folder's stamp has them: without hidden files and what desktops leave behind."""
+    return [folder / name for name in Directory(folder).names()[0] if name.endswith(".parquet")]
 
 
-def _split_of(path: Path, folder: Path) -> str | None:
-    found = _PARQUET_NAME.match(path.stem)
-    word = found["split"] if found else path.stem
-    if word.isdecimal():
-        return path.parent.name if path.parent != folder else None
-    return word
+def _published(folder: Path) -> list[Shard]:
+    found = [(path, *_part_of(path, folder)) for path in _parquet_files(folder)]
+    configurations = sorted({place for _, place, _ in found})
+    if len(configurations) > 1:
+        raise DataError(
+            f"{folder} holds several data sets, {listed([str(place) for place in configurations])}, which may hold the "
+            "same pictures. Name the folder of one."
+        )
+    return [Shard(path, part) for path, _, part in found]
+
+
+def _part_of(path: Path, folder: Path) -> tuple[Path, str | None]:
+    """The folder of the data set that a file belongs to, and its part: train-00000-of-00005, my-train, train/0000."""
+    within = path.relative_to(folder)
+    stem = _NUMBERING.sub("", path.stem)
+    if not stem or stem.isdecimal():
+        return (within.parent.parent, within.parent.name) if within.parent.name else (within.parent, None)
+    words = [word for word in re.split(r"[-_.\s]", stem) if word.lower() in SPLIT_WORDS]
+    return within.parent, words[0] if len(words) == 1 else stem

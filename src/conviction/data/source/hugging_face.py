@@ -54,11 +54,10 @@ class HuggingFaceConfig(SourceConfig):
 
 @dataclass(frozen=True)
 class _Chosen:
-    """The columns to read, and the names that stand for the numbers of the labels."""
+    """The columns to read."""
 
     image: str
     label: str
-    class_names: tuple[str, ...]
 
 
 class HuggingFace:
@@ -69,6 +68,7 @@ class HuggingFace:
         self._folder = Directory(path)
         self._entries: list[Entry] | None = None
         self._passed_over: list[str] = []
+        self._undivided: list[str] = []
 
     @property
     def shown_path(self) -> str:
@@ -91,48 +91,59 @@ class HuggingFace:
 
     def classes(self) -> tuple[str, ...]:
         used = {entry.label for entry in self.entries()}
-        names = _choose(columns_of(self._shards()[0]), self._config, self._path).class_names
-        return tuple(name for name in names if name in used) if names else ordered_classes(used)
+        # In the order of their numbers; files that have another order have been put right.
+        named = dict.fromkeys(name for shard in self._shards() for name in self._class_names(shard))
+        return tuple(name for name in named if name in used) if named else ordered_classes(used)
 
     def notes(self) -> tuple[str, ...]:
         notes = [f"The rows of {part!r} were passed over, as this names no split." for part in self._passed_over]
+        if len(self._undivided) > 1:
+            notes.append(f"The parts {listed(self._undivided)} name no splits and were taken together.")
         return (*notes, *notes_on_classes(self.entries(), self.classes()))
 
     def read(self) -> Iterator[tuple[str, bytes | UnreadablePicture]]:
         self.entries()
-        column = _choose(columns_of(self._shards()[0]), self._config, self._path).image
-        for name, values in self._rows([column]):
+        column = self._chosen().image
+        for _, name, values in self._rows([column]):
             yield name, _content_of(values[column])
+
+    def _chosen(self) -> _Chosen:
+        return _choose(columns_of(self._shards()[0]), self._config, self._path)
+
+    def _class_names(self, shard: Shard) -> tuple[str, ...]:
+        return columns_of(shard).class_names.get(self._chosen().label, ())
 
     def _shards(self) -> list[Shard]:
         shards = find_shards(self._path)
         named = {shard.split for shard in shards if shard.split is not None}
         if not any(word.lower() in SPLIT_WORDS for word in named):
             # Parts that are no splits, such as two languages, or one part alone under any name.
+            self._undivided = sorted(named)
             return [Shard(shard.path, None) for shard in shards]
         self._passed_over = sorted(word for word in named if word.lower() not in SPLIT_WORDS)
         return [shard for shard in shards if (shard.split or "").lower() in SPLIT_WORDS]
 
-    def _rows(self, columns: list[str]) -> Iterator[tuple[str, dict[str, Any]]]:
+    def _rows(self, columns: list[str]) -> Iterator[tuple[Shard, str, dict[str, Any]]]:
         counts: dict[str, int] = {}
         for shard in self._shards():
             part = shard.split or _UNDIVIDED
             for values in read_rows(shard, columns):
                 number = counts.get(part, 0)
                 counts[part] = number + 1
-                yield f"{part}/{number:07d}", values
+                yield shard, f"{part}/{number:07d}", values
 
     def _find_entries(self) -> list[Entry]:
         shards = self._shards()
-        chosen = _choose(columns_of(shards[0]), self._config, self._path)
+        chosen = self._chosen()
         group = self._config.group_column
         wanted = [chosen.label, *([group] if group else [])]
         for shard in shards:
             _check_columns(shard, [chosen.image, *wanted])
+        class_names = {shard: self._class_names(shard) for shard in shards}
         entries = []
-        for name, values in self._rows(wanted):
+        for shard, name, values in self._rows(wanted):
             row = Row(f"{self.shown_path}, {name}", values)
-            label = _label_of(row, chosen)
+            label = _label_of(row, chosen.label, class_names[shard])
             group_name = text_of(row, group) if group else ""
             for value in (label, group_name):
                 if not is_printable(value):
@@ -166,13 +177,21 @@ def _choose(columns: Columns, config: HuggingFaceConfig, path: Path) -> _Chosen:
     image = config.image_column
     if image is None:
         if len(columns.images) != 1:
-            found = (
-                f"columns of pictures are {listed(columns.images)}" if columns.images else "no column holds pictures"
-            )
+            if not columns.images:
+                raise DataError(
+                    f"{path}: no column holds pictures as bytes, of {listed(columns.names)}. Save the data set with a "
+                    "column of the type Image."
+                )
             raise DataError(
-                f"{path}: {found}, of {listed(columns.names)}. Name the one to use: --set data.image_column=NAME"
+                f"{path}: columns of pictures are {listed(columns.images)}. Name the one to use: --set "
+                "data.image_column=NAME"
             )
         image = columns.images[0]
+    elif image in columns.names and image not in columns.images:
+        raise DataError(
+            f"{path}: the column {image!r} holds {columns.kinds[image]}, and not pictures as bytes. Save the data set "
+            "with a column of the type Image."
+        )
     label = config.label_column
     if label is None:
         candidates = tuple(columns.class_names) or tuple(name for name in columns.names if name == "label")
@@ -182,7 +201,7 @@ def _choose(columns: Columns, config: HuggingFaceConfig, path: Path) -> _Chosen:
                 f"{path}: {found}, of {listed(columns.names)}. Name the one to use: --set data.label_column=NAME"
             )
         label = candidates[0]
-    return _Chosen(image, label, columns.class_names.get(label, ()))
+    return _Chosen(image, label)
 
 
 def _check_columns(shard: Shard, wanted: list[str]) -> None:
@@ -191,20 +210,18 @@ def _check_columns(shard: Shard, wanted: list[str]) -> None:
         raise DataError(f"{shard.path} has no column {missing!r}. {did_you_mean(missing, names)}")
 
 
-def _label_of(row: Row, chosen: _Chosen) -> str:
-    value = row.values[chosen.label]
-    if not chosen.class_names:
-        label = text_of(row, chosen.label)
+def _label_of(row: Row, column: str, class_names: tuple[str, ...]) -> str:
+    value = row.values[column]
+    if not class_names:
+        label = text_of(row, column)
     elif value is None or value == -1:
         label = ""
-    elif not isinstance(value, int) or not 0 <= value < len(chosen.class_names):
-        raise DataError(f"{row.place}: the label {value!r} is none of the {len(chosen.class_names)} classes' numbers.")
+    elif not isinstance(value, int) or not 0 <= value < len(class_names):
+        raise DataError(f"{row.place}: the label {value!r} is none of the {len(class_names)} classes' numbers.")
     else:
-        label = chosen.class_names[value]
+        label = class_names[value]
     if not label:
-        raise DataError(
-            f"{row.place} has no label ({chosen.label!r} is empty or -1). Leave such a part out of the folder."
-        )
+        raise DataError(f"{row.place} has no label ({column!r} is empty or -1). Leave such a part out of the folder.")
     return label
 
 
