@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
+from torch.nn import functional
 
 from conviction.augment.base import Images, Resized, Size
 
@@ -46,24 +47,38 @@ def resized_parts(
     """
     pixels_BHWC = images.permute(0, 2, 3, 1).contiguous()
     resized_BHWC = pixels_BHWC.new_empty((len(images), *new_size_px, images.shape[1]))
-    # `interpolate` itself cannot write where it is told to.
-    resize = torch.ops.aten._upsample_bilinear2d_aa.out
-    parts = list(zip(part_B4.tolist(), pixels_BHWC, torch.split(resized_BHWC.permute(0, 3, 1, 2), 1), strict=True))
-
-    def resize_every(first: int) -> None:
-        for (top, left, height, width), image, resized in parts[first::num_workers]:
-            part = _copied(image[top : top + height, left : left + width])
-            resize(part.permute(2, 0, 1)[None], new_size_px, False, out=resized)
-
-    num_workers = torch.get_num_threads()
-    with ThreadPoolExecutor(num_workers) as workers:
-        list(workers.map(resize_every, range(num_workers)))
+    resized = torch.split(resized_BHWC.permute(0, 3, 1, 2), 1)
+    parts = [
+        (image[top : top + height, left : left + width].permute(2, 0, 1)[None], part)
+        for (top, left, height, width), image, part in zip(part_B4.tolist(), pixels_BHWC, resized, strict=True)
+    ]
+    if images.device.type == "cpu":
+        _resize_in_threads(parts)
+    else:
+        for part, written in parts:
+            written.copy_(resized_as_float(part, new_size_px))
     for axis in range(2):
         for number in is_flipped_B2[:, axis].nonzero().flatten().tolist():
             resized_BHWC[number] = resized_BHWC[number].flip(axis)
     return resized_BHWC.permute(0, 3, 1, 2)
 
 
-def _copied(part: Tensor) -> Tensor:
-    """A part as a tensor of its own. On the CPU by this thread alone, which torch would divide among all of them."""
-    return part.contiguous() if part.is_cuda else torch.from_numpy(np.ascontiguousarray(part.numpy()))
+def resized_as_float(part: Images, new_size_px: Size) -> Resized:
+    """A part as GPUs resize it, which do so in float alone."""
+    resized = functional.interpolate(part.float(), new_size_px, mode="bilinear", antialias=True)
+    return resized.round_().to(torch.uint8) if part.dtype == torch.uint8 else resized.to(part.dtype)
+
+
+def _resize_in_threads(parts: list[tuple[Tensor, Tensor]]) -> None:
+    """Resize each first tensor (1, C, H, W) into the second; `interpolate` cannot write where it is told to."""
+    resize = torch.ops.aten._upsample_bilinear2d_aa.out
+    num_workers = torch.get_num_threads()
+
+    def resize_every(first: int) -> None:
+        for part, written in parts[first::num_workers]:
+            # Copied by numpy, in this thread alone: torch would divide even this among all of them.
+            pixels = torch.from_numpy(np.ascontiguousarray(part.permute(0, 2, 3, 1).numpy())).permute(0, 3, 1, 2)
+            resize(pixels, written.shape[2:], False, out=written)
+
+    with ThreadPoolExecutor(num_workers) as workers:
+        list(workers.map(resize_every, range(num_workers)))

@@ -12,7 +12,7 @@ from torchvision.transforms.v2 import functional
 from conviction.augment import warp
 from conviction.augment.base import Placement
 from conviction.augment.geometric import Flip, RandomCrop, shifts
-from conviction.augment.parts import resized_parts, whole_parts
+from conviction.augment.parts import resized_as_float, resized_parts, whole_parts
 from conviction.augment.pipeline import Augmenter
 from conviction.augment.resample import warp as resampled
 from conviction.augment.warp import RandomResizedCrop, RandomResizedCropConfig
@@ -67,6 +67,17 @@ def test_equal_to_torchvision_on_float(layout: torch.memory_format) -> None:
     images, crop = (pictures().float() / 255).contiguous(memory_format=layout), cropped(16)
     found = placed([crop], images)
     torch.testing.assert_close(found, torch.stack(expected_parts(crop, images, 16)))
+
+
+@pytest.mark.parametrize("size_px", [8, 32])
+def test_as_gpus_resize_it(size_px: int) -> None:
+    """In float and rounded once; in grey levels the processor rounds the weights and after each side."""
+    images = pictures()
+    whole = torch.tensor([[0, 0, HEIGHT, WIDTH]]).repeat(NUM, 1)
+    exact = resized_parts(images, whole, torch.zeros(NUM, 2, dtype=torch.int64), (size_px, size_px))
+    found = resized_as_float(images, (size_px, size_px))
+    assert found.dtype == torch.uint8
+    assert (found.int() - exact.int()).abs().max() <= 1
 
 
 @pytest.mark.parametrize("axis", [0, 1])
