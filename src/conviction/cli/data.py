@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -9,7 +10,7 @@ import typer
 from conviction.cli.audit import audit
 from conviction.cli.facescrub import facescrub
 from conviction.cli.options import JsonOption, SetOption
-from conviction.cli.output import Column, print_json, print_lines, print_table
+from conviction.cli.output import Column, console, print_json, print_lines, print_table
 from conviction.cli.preview import preview
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ app.command()(audit)
 
 _PICTURES_A_CLASS = 10
 _MOST_SIZES = 5
+_READABLE_LETTERS = 100
 
 
 @app.callback()
@@ -136,7 +138,7 @@ def _print_statistics(found: DataSummary) -> None:
     ]
     print_lines([f"Channels on the scale [0, 1], from the {figures.count:,} training pictures alone:"])
     print_table([Column("", "left"), *map(Column, names)], rows)
-    print_lines([WHY_TWO_DEVIATIONS])
+    print_lines(textwrap.wrap(WHY_TWO_DEVIATIONS, width=min(console().width, _READABLE_LETTERS)))
 
 
 def _notes(found: DataSummary) -> list[str]:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from conviction.core.errors import DataError
 from conviction.core.records import SplitName
 from conviction.data.facescrub.face_list import Face
 from conviction.data.pack import SPLIT_CODES, Pack
@@ -30,10 +31,21 @@ def people_with_enough(faces: Sequence[Face], num_train: int) -> list[str]:
 def divide_faces(faces: Sequence[Face], num_train: int, seed: int) -> dict[Face, SplitName]:
     """The split of each face of people with enough of them, as `split.train_per_class` draws it; the odd one validates.
 
-    Two faces that were cut from one picture are never divided, which may cost one more or one fewer to train on.
-
-    Raises: DataError where people share so many pictures that one of them cannot be in every split.
+    Two faces that were cut from one picture are never divided, which may cost one more or one fewer to train on. Where
+    people share so many pictures that one of them could not be in every split, the faces of shared pictures are left
+    out.
     """
+    try:
+        return _divided(faces, num_train, seed)
+    except DataError:
+        people: dict[str, set[str]] = {}
+        for face in faces:
+            people.setdefault(face.sha256, set()).add(face.person)
+        return _divided([face for face in faces if len(people[face.sha256]) == 1], num_train, seed)
+
+
+def _divided(faces: Sequence[Face], num_train: int, seed: int) -> dict[Face, SplitName]:
+    """Raises: DataError."""
     people = sorted(people_with_enough(faces, num_train))
     placed = sorted((face for face in faces if face.person in people), key=lambda face: face.key)
     if not placed:

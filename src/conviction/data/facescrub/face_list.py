@@ -18,6 +18,7 @@ from conviction.data.source.table_file import cut_text, file_mode, read_text
 MANIFEST = "manifest.csv"
 COLUMNS = ("name", "image_id", "face_id", "url", "bbox", "sha256")
 MOST_NAME_BYTES = 100
+_FORMULA_SIGNS = "=+-@"
 MOST_URL_LETTERS = 4000
 MOST_DIGITS = 12
 MOST_COORDINATE_PX = 1_000_000
@@ -181,6 +182,8 @@ def _person(place: str, name: str) -> str:
         reason = "it is the name of a split"
     elif name.lower() == MANIFEST:
         reason = "it is the manifest's"
+    elif name[0] in _FORMULA_SIGNS:
+        reason = "a table program would take it for a formula in the manifest"
     elif len(name.encode()) > MOST_NAME_BYTES:
         reason = f"it is longer than {MOST_NAME_BYTES} bytes"
     if reason:

@@ -25,6 +25,7 @@ MOST_REDIRECTS = 10
 _CHUNK_BYTES = 1 << 16
 _FIRST_PAUSE_S = 0.5
 _LONGEST_PAUSE_S = 30.0
+_FAIR_SHARE = 0.8
 _REDIRECTS = (301, 302, 303, 307, 308)
 # The server asks to come again, or is out of order for now.
 _PASSING = (408, 421, 425, 429, 500, 502, 503, 504)
@@ -112,16 +113,19 @@ class Fetcher:
     def fetch(self, url: str) -> bytes:
         """The bytes at an address. Raises: NotKept with what the server answered, or that it did not."""
         address = parse_address(url)
+        unreached: set[str] = set()
         for number in range(self._limits.num_retries + 1):
             try:
                 return self._try(address)
             except _Passing as fault:
-                reason, unreached = str(fault), fault.unreached
+                reason = str(fault)
+                unreached.add(fault.unreached)
                 pause_s = min(max(_FIRST_PAUSE_S * 2**number, fault.pause_s), _LONGEST_PAUSE_S)
             if number == self._limits.num_retries or self._stop.wait(pause_s):
                 break
-        if unreached:
-            self._unreached[unreached] = reason
+        # The same place in every try.
+        if len(unreached) == 1 and (place := unreached.pop()):
+            self._unreached[place] = reason
         raise NotKept("no_answer", reason)
 
     def _try(self, address: Address) -> bytes:
@@ -139,7 +143,9 @@ class Fetcher:
         place = f"{address.host}:{address.port}"
         if place in self._unreached:
             raise NotKept("no_answer", self._unreached[place])
-        with _faults(address, self._limits.timeout_s, unreached=place):
+        # Where a slow redirect has used the time up, nothing is said of the host that it leads to.
+        had_time = deadline - time.monotonic() > _FAIR_SHARE * self._limits.timeout_s
+        with _faults(address, self._limits.timeout_s, unreached=place if had_time else ""):
             return _connect(address, self._is_allowed, deadline)
 
     def _body(self, answer: http.client.HTTPResponse) -> bytes:

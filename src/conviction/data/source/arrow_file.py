@@ -46,7 +46,7 @@ class Columns:
 def is_data_set(folder: Path) -> bool:
     """Whether a folder was written by `save_to_disk`, or holds Parquet files."""
     saved = any((folder / name).is_file() for name in (SAVED_SPLITS, SAVED_STATE))
-    return saved or bool(_parquet_files(folder))
+    return saved or (folder.is_dir() and bool(_parquet_files(folder)))
 
 
 def find_shards(folder: Path) -> list[Shard]:

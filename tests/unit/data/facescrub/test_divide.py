@@ -2,6 +2,7 @@
 
 import hashlib
 from collections import Counter
+from dataclasses import replace
 
 from conviction.data.facescrub.divide import divide_faces
 from conviction.data.facescrub.face_list import Face
@@ -54,3 +55,14 @@ def test_people_whose_faces_come_from_two_pictures_are_left_out() -> None:
     faces = listed(Ann=6, Bo=6, Cy=2)
     more = [Face("Cy", face.image_id, "9", face.url, (5, 5, 9, 9), face.sha256) for face in faces[-2:]]
     assert {face.person for face in divide_faces([*faces, *more], 2, seed=0)} == {"Ann", "Bo"}
+
+
+def test_people_who_share_most_pictures_spoil_the_split_of_nobody() -> None:
+    """Three people on five photographs: no split could have one of each of them alone."""
+    photographs = listed(X=5)
+    shown = {"Cat": (0, 1, 2), "Dan": (1, 2, 3), "Eve": (0, 3, 4)}
+    shared = [
+        replace(photographs[number], person=name, face_id=name) for name, numbers in shown.items() for number in numbers
+    ]
+    splits = divide_faces([*listed(Ann=6, Bo=6), *shared], 1, seed=0)
+    assert Counter(face.person for face in splits) == {"Ann": 6, "Bo": 6}

@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -236,6 +237,52 @@ def test_a_host_that_cannot_be_reached_is_not_waited_for_again(
         with pytest.raises(NotKept):
             fetcher.fetch(f"{server.url}/bad")
     assert server.asked["/bad"] == 6
+
+
+def test_a_host_is_asked_again_that_another_left_no_time_for(
+    server: PictureServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dialled: list[str] = []
+    dial = fetching._dial
+
+    def counting(ip: str, port: int, timeout_s: float) -> socket.socket:
+        dialled.append(ip)
+        if ip == "127.0.0.9":
+            raise TimeoutError
+        return dial(ip, port, timeout_s)
+
+    monkeypatch.setattr(fetching, "_dial", counting)
+    moved = redirect("http://127.0.0.9:8080/1.jpg")
+
+    def late(handler: Any) -> None:
+        time.sleep(0.5)
+        moved(handler)
+
+    server.answers["/late"] = late
+    fetcher = Fetcher(Limits(timeout_s=2.0, num_retries=0), Quick(), is_any)
+    for _ in range(2):
+        with pytest.raises(NotKept, match="took longer than 2 s"):
+            fetcher.fetch(f"{server.url}/late")
+    assert dialled.count("127.0.0.9") == 2
+
+
+def test_a_host_that_answered_once_is_asked_again(server: PictureServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    server.answers["/bad"] = status(500)
+    dial, num_dialled = fetching._dial, 0
+
+    def failing_in_the_end(ip: str, port: int, timeout_s: float) -> socket.socket:
+        nonlocal num_dialled
+        num_dialled += 1
+        if num_dialled == 2:
+            raise ConnectionRefusedError(111, "Connection refused")
+        return dial(ip, port, timeout_s)
+
+    monkeypatch.setattr(fetching, "_dial", failing_in_the_end)
+    fetcher = Fetcher(Limits(num_retries=1), Quick(), is_any)
+    for _ in range(2):
+        with pytest.raises(NotKept):
+            fetcher.fetch(f"{server.url}/bad")
+    assert num_dialled == 4
 
 
 def test_a_server_without_tls_under_https(server: PictureServer) -> None:

@@ -54,6 +54,7 @@ LISTS: dict[str, tuple[str | bytes, tuple[str, ...]]] = {
     "name that climbs out": (line("../x"), ("the name '../x' cannot be that of a class folder: it holds a slash",)),
     "name that is absolute": (line("/etc"), ("the name '/etc'", "it holds a slash")),
     "name with a backslash": (line("a\\b"), ("the name 'a\\\\b'", "it holds a slash")),
+    "formula": (line("=cmd|calc"), ("the name '=cmd|calc'", "would take it for a formula in the manifest")),
     "two dots": (line(".."), ("the name '..'", "folders of that name are passed over")),
     "hidden name": (line(".git"), ("the name '.git'", "folders of that name are passed over")),
     "name of a desktop's folder": (line("__MACOSX"), ("the name '__MACOSX'", "folders of that name are passed over")),
