@@ -285,6 +285,20 @@ def test_a_host_that_answered_once_is_asked_again(server: PictureServer, monkeyp
     assert num_dialled == 4
 
 
+def test_an_address_that_does_not_answer_leaves_the_later_ones_their_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    shares_s: list[float] = []
+
+    def deaf(ip: str, port: int, timeout_s: float) -> socket.socket:
+        shares_s.append(timeout_s)
+        raise TimeoutError
+
+    monkeypatch.setattr(fetching, "resolve", lambda address, is_allowed: ["192.0.2.1", "192.0.2.2", "192.0.2.3"])
+    monkeypatch.setattr(fetching, "_dial", deaf)
+    with pytest.raises(NotKept, match="took longer than 9 s"):
+        Fetcher(Limits(timeout_s=9.0, num_retries=0), Quick()).fetch("http://a.example/")
+    assert [round(share) for share in shares_s] == [3, 4, 9]
+
+
 def test_a_server_without_tls_under_https(server: PictureServer) -> None:
     name, reason = refusal(f"https://127.0.0.1:{server.server_port}/1.jpg", num_retries=0)
     assert name == "no_answer"
