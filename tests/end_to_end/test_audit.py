@@ -110,6 +110,15 @@ class TestTraining:
         assert conviction("data", "audit", photos).code == 0
         assert self.notes(*training_on(photos)) == []
 
+    def test_a_page_among_the_pictures_does_not_silence_it(self, photos: Path) -> None:
+        assert conviction("data", "audit", photos, "--html", photos / "audit.html").code == 0
+        assert len(self.notes(*training_on(photos))) == 1
+
+    def test_a_stricter_look_does_not_take_it_back(self, photos: Path) -> None:
+        assert conviction("data", "audit", photos).code == 0
+        assert conviction("data", "audit", photos, "--similarity", "0.9999").code == 0
+        assert len(self.notes(*training_on(photos))) == 1
+
     def test_unreadable_pictures_left_out_are_the_same_pictures(self, photos: Path) -> None:
         (photos / "train" / "cat" / "broken.jpg").write_text("hello")
         assert conviction("data", "audit", photos).code == 0

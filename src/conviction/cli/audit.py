@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from conviction.core.audit_record import AuditRecord
 
 LEAKS_FOUND = 1
+_MOST_LABEL_LETTERS = 30
 _MOST_GROUPS = 20
 _MOST_OF_GROUP = 4
 _MOST_NAMED = 5
@@ -30,7 +31,7 @@ def audit(
     ] = None,
     similarity: Annotated[
         float,
-        typer.Option("--similarity", help="How alike near duplicates are at least, from 0.5 to 1: strict is near 1."),
+        typer.Option("--similarity", help="How alike near duplicates are at least, at least 0.5 and below 1."),
     ] = 0.85,
     strict: Annotated[
         bool, typer.Option("--strict", help="End with exit code 1 where pictures have copies in another split.")
@@ -49,19 +50,19 @@ def audit(
     from conviction.run.audited import Audited
     from conviction.run.recipe import parse_overrides
 
-    if html:
+    if html is not None:
         # Before the pictures are read, which may take minutes.
         check_page_path(Path(html))
     with watcher() as watching:
         audited = Audited(source, parse_overrides(assignments), similarity=similarity, progress=watching.stage)
-        if html:
+        if html is not None:
             audited.save_page(html)
     found = audited.record
     if as_json:
         print_json({**found.as_json(), "page": html})
     else:
         _print_audit(found)
-        if html:
+        if html is not None:
             print_lines([f"Page        {html}"])
     if strict and any(found.leaked.values()):
         raise typer.Exit(LEAKS_FOUND)
@@ -119,7 +120,7 @@ def _print_groups(found: AuditRecord) -> None:
     for group in found.groups[:_MOST_GROUPS]:
         print_lines([group_words(group)])
         shown = group.pictures[:_MOST_OF_GROUP]
-        width = max(len(one.label) for one in shown)
+        width = min(_MOST_LABEL_LETTERS, max(len(one.label) for one in shown))
         print_lines(f"  {SPLIT_WORDS[one.split or 'train']:<11} {one.label:<{width}}  {one.path}" for one in shown)
         if more := len(group.pictures) - len(shown):
             print_lines([f"  and {more:,} more"])

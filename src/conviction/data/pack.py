@@ -47,8 +47,8 @@ class Pack:
 
     `images` is `uint8` (N, H, W, C), memory-mapped; `labels` is `int64` (N), -1 where a picture was skipped; `splits`
     holds `SPLIT_CODES`; `digest` is the SHA-256 of the decoded pictures, their labels and their splits. `groups` names
-    the group of each picture, None where it has none; it is empty where the source has no groups. `source_digest` names
-    the source's content before it was decoded.
+    the group of each picture, None where it has none; it is empty where the source has no groups. `pictures_digest` is
+    that of the source.
     """
 
     images: np.ndarray
@@ -61,7 +61,7 @@ class Pack:
     skipped: tuple[str, ...]
     notes: tuple[str, ...]
     groups: tuple[str | None, ...] = ()
-    source_digest: str = ""
+    pictures_digest: str = ""
 
 
 def load_pack(config: SourceConfig, progress: Progress | None = None) -> Pack:
@@ -89,11 +89,10 @@ def load_pack(config: SourceConfig, progress: Progress | None = None) -> Pack:
         # The lock is by stamp: a second process waits here for the first one's work and then finds it.
         with locked(_lock_path(packs, pointer.name)):
             if (pack := _follow(pointer, packs)) is None:
-                content = source.digest()
-                key = _key(content, wanted)
+                key, pictures = _key(source.digest(), wanted), source.pictures_digest()
                 pack = _found_or_built(source, settings, config.unreadable, packs / key, stamp, progress)
-                pack = replace(pack, source_digest=content)
-                write_text(pointer, f"{key} {content}")
+                pack = replace(pack, pictures_digest=pictures)
+                write_text(pointer, f"{key} {pictures}")
     return replace(pack, shown_path=source.shown_path)
 
 
@@ -133,11 +132,11 @@ def _key(identity: str, settings: dict[str, Any]) -> str:
 
 def _follow(pointer: Path, packs: Path) -> Pack | None:
     try:
-        key, _, content = pointer.read_text(encoding="utf-8").partition(" ")
+        key, _, pictures = pointer.read_text(encoding="utf-8").partition(" ")
     except (OSError, UnicodeDecodeError):
         return None
-    pack = _open(packs / key) if content else None
-    return pack and replace(pack, source_digest=content)
+    pack = _open(packs / key) if pictures else None
+    return pack and replace(pack, pictures_digest=pictures)
 
 
 def _open(folder: Path) -> Pack | None:

@@ -141,6 +141,13 @@ def divide(pack: Pack, config: SplitConfig, seed: int) -> Splits:
     return splits
 
 
+def as_placed(pack: Pack) -> Splits:
+    """What the source places, and all other pictures for training: no division to train with."""
+    places = np.where(pack.splits == SPLIT_CODES[None], SPLIT_CODES["train"], pack.splits)
+    places = np.where(pack.labels == UNREADABLE_LABEL, SPLIT_CODES[None], places)
+    return Splits(*(np.flatnonzero(places == SPLIT_CODES[name]) for name in _ORDER))
+
+
 def _drawn_places(pack: Pack, config: SplitConfig, seed: int) -> np.ndarray:
     """`SPLIT_CODES` of each picture: those that the source gives, and the rest as the seed draws it."""
     places = _followed(pack)

@@ -22,16 +22,16 @@ from conviction.core.audit_record import (
     PictureFinding,
     UnreadableFile,
 )
-from conviction.core.errors import ConfigError
+from conviction.core.errors import ConfigError, DataError
 from conviction.core.records import SplitName
 from conviction.data.audit.gather import Gathered, Progress, gather
 from conviction.data.audit.grouping import grouped
-from conviction.data.audit.kept import KeptAudit, keep_audit
+from conviction.data.audit.kept import KeptAudit, keep_audit, kept_audit
 from conviction.data.audit.pairing import FoundPair, find_pairs
 from conviction.data.audit.quality import judge
 from conviction.data.audit.thumbnail import data_uris
-from conviction.data.pack import SPLIT_CODES
-from conviction.data.split import divide
+from conviction.data.pack import SPLIT_CODES, Pack
+from conviction.data.split import Splits, as_placed, divide
 from conviction.report.audit_page import shown_pictures, write_audit_page
 from conviction.run.described import DRAWABLE, as_recipe
 from conviction.run.recipe import Recipe
@@ -78,7 +78,9 @@ class Audited:
         command = _command(source, overrides or {}, similarity)
         self.record = _audit(self._recipe, gathered, similarity, command, progress)
         pairs = tuple((pair.first.path, pair.second.path) for pair in self.record.pairs)
-        keep_audit(gathered.source.digest(), KeptAudit(command, pairs))
+        # A stricter look than usual does not take back what an audit found.
+        if similarity <= SIMILARITY or kept_audit(gathered.pictures_digest) is None:
+            keep_audit(gathered.pictures_digest, KeptAudit(command, pairs))
 
     def save_page(self, path: str | Path) -> None:
         """Write the audit as one HTML file with thumbnails. Raises: StorageError, DataError."""
@@ -90,7 +92,7 @@ def _audit(
     recipe: Recipe, gathered: Gathered, similarity: float, command: str, progress: Progress | None
 ) -> AuditRecord:
     pack = gathered.to_divide()
-    splits = divide(pack, recipe.split, recipe.seed)
+    splits, notes = _divided(pack, recipe)
     split_of: dict[str, SplitName] = dict(splits.by_path(pack.paths))
     pictures = [AuditPicture(entry.path, entry.label, split_of.get(entry.path)) for entry in gathered.entries]
     readable = np.array([row for row, picture in enumerate(pictures) if picture.split], np.int64)
@@ -121,8 +123,19 @@ def _audit(
             for row, reason in sorted(judgement.reasons.get(kind, {}).items())
         ),
         by_nature=judgement.by_nature,
-        notes=pack.notes,
+        notes=notes,
     )
+
+
+def _divided(pack: Pack, recipe: Recipe) -> tuple[Splits, tuple[str, ...]]:
+    """As a training divides the pictures, and notes; where it cannot, what the source places, and all else trains."""
+    try:
+        splits = divide(pack, recipe.split, recipe.seed)
+    except DataError as error:
+        splits = as_placed(pack)
+        stopped = f"A training would stop here, so that only what the source places is told apart: {error.message}"
+        return splits, (*pack.notes, stopped)
+    return splits, splits.notes(pack)
 
 
 def _named(found: FoundPair, pictures: list[AuditPicture]) -> DuplicatePair:

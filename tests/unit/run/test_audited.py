@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,6 +10,13 @@ import pytest
 from conviction import audit_data
 from conviction.core.audit_record import AuditRecord
 from conviction.core.errors import ConfigError
+from conviction.data.audit.kept import leak_warning
+from conviction.data.audit.pairing import find_pairs
+from conviction.data.pack import load_pack
+from conviction.data.source.base import SourceConfig
+from conviction.data.source.folder import FolderConfig
+from conviction.data.source.table import TableConfig
+from conviction.data.split import SplitConfig, divide
 from conviction.run.audited import Audited
 from conviction.run.recipe import load_recipe
 from pictures import brightened, jpeg_again, save, scene
@@ -119,6 +127,77 @@ def test_nothing_else_follows_from_the_test_pictures(photos: Path, tmp_path: Pat
         save(pixels, photos / f"train/cat/{number}.png")
     assert {"bright", "dark", "odd_size"} <= {finding.kind for finding in audit_data(photos).findings}
     assert {finding.picture.split for finding in audit_data(photos).findings} == {"train"}
+
+
+def test_pictures_that_cannot_be_divided_are_audited_all_the_same(tmp_path: Path) -> None:
+    """Two equal pictures, one in each class: no split has room for them, and they contradict each other."""
+    for label in ("cat", "dog"):
+        save(scene(0), tmp_path / "photos" / label / "a.png")
+    record = audit_data(tmp_path / "photos")
+    assert shown(record) == [("exact", "cat/a.png", "dog/a.png")]
+    assert record.groups[0].is_contradicting
+    assert record.totals == {"train": 2, "validation": 0, "test": 0}
+    assert record.notes[-1].startswith("A training would stop here, so that only what the source places is told apart:")
+    assert "The class 'cat' has 1 picture" in record.notes[-1]
+
+
+def test_unreadable_files_are_named_where_too_few_pictures_are_left(photos: Path) -> None:
+    for path in sorted((photos / "train" / "dog").iterdir()):
+        path.write_bytes(b"damaged")
+    record = audit_data(photos)
+    assert len(record.unreadable) == 10
+    assert record.totals == {"train": 10, "validation": 20, "test": 20}
+    assert "No picture of 'dog' is in the training split" in record.notes[-1]
+
+
+def test_pictures_of_one_colour_alone(tmp_path: Path) -> None:
+    for number in range(12):
+        shade = np.full((1, 1, 3), 20 * number, np.uint8)
+        save(shade, tmp_path / "photos" / ("cat", "dog")[number % 2] / f"{number}.png")
+    record = audit_data(tmp_path / "photos")
+    assert record.pairs == ()
+    assert {finding.kind for finding in record.findings} == {"empty"}
+
+
+def test_notes_on_the_division_are_there(photos: Path) -> None:
+    for path in (photos / "validation" / "dog").iterdir():
+        path.unlink()
+    (photos / "validation" / "dog").rmdir()
+    assert "The validation split has no pictures of 'dog'." in audit_data(photos).notes
+
+
+def test_pictures_that_change_while_they_are_compared_are_not_warned_of(
+    photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    leaked = save(scene(0), photos / "test" / "cat" / "leaked.png")
+
+    def changing(*arguments: Any) -> Any:
+        save(scene(999), leaked)
+        return find_pairs(*arguments)
+
+    monkeypatch.setattr("conviction.run.audited.find_pairs", changing)
+    assert audit_data(photos).leaked["test"] == 1
+    assert leak_warning_of(FolderConfig(path=str(photos))) is None
+    save(scene(0), leaked)
+    assert "1 of the 21 test pictures" in (leak_warning_of(FolderConfig(path=str(photos))) or "")
+
+
+def leak_warning_of(config: SourceConfig) -> str | None:
+    pack = load_pack(config)
+    return leak_warning(pack, divide(pack, SplitConfig(), 0))
+
+
+def test_whatever_is_said_of_the_pictures_the_audit_is_theirs(tmp_path: Path) -> None:
+    """A list read with groups, which copies are not in: the advice that an audit gives must not silence it."""
+    lines = ["file,label,subject"]
+    for number in range(40):
+        save(scene(number % 20), tmp_path / "photos" / f"{number:02d}.png")
+        lines.append(f"{number:02d}.png,{('cat', 'dog')[number % 2]},subject-{number}")
+    path = tmp_path / "photos" / "list.csv"
+    path.write_text("\n".join(lines) + "\n")
+    audit_data("digits", {"data.name": "table", "data.path": str(path)})
+    for columns in ({}, {"group_column": "subject"}):
+        assert leak_warning_of(TableConfig(path=str(path), **columns)) is not None
 
 
 def test_similarity_decides(photos: Path) -> None:

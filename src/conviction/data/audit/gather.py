@@ -32,11 +32,13 @@ class Gathered:
     """What was read of a source, a row for each entry in the order of their paths.
 
     `thumbnails` is `uint8` (N, 32, 32), grey, whatever the picture's proportions; `digests` are of the decoded pixels
-    and their size; `sizes_px` is (N, 2), height and width as stored; `measures` is (N, `len(MEASURES)`). Where one
-    cannot be read, `faults` has the reason by its row, its digest is empty and the rest is 0.
+    and their size, `pictures_digest` is the source's; `sizes_px` is (N, 2), height and width as stored; `measures` is
+    (N, `len(MEASURES)`). Where one cannot be read, `faults` has the reason by its row, its digest is empty and the rest
+    is 0.
     """
 
     source: Source
+    pictures_digest: str
     entries: list[Entry]
     thumbnails: np.ndarray
     digests: tuple[bytes, ...]
@@ -73,6 +75,8 @@ def gather(config: SourceConfig, progress: Progress | None = None) -> Gathered:
     source = open_source(config)
     stamp = source.stamp()
     entries = source.entries()
+    # Before they are read: the stamp, looked at when all are, tells whether it is still theirs.
+    pictures_digest = source.pictures_digest()
     settings = _whole_pictures(config)
     rows = {entry.path: row for row, entry in enumerate(entries)}
     thumbnails = np.zeros((len(entries), SIDE_PX, SIDE_PX), np.uint8)
@@ -101,7 +105,7 @@ def gather(config: SourceConfig, progress: Progress | None = None) -> Gathered:
         raise DataError(
             f"{source.shown_path}: none of the {len(entries):,} pictures can be read. {entries[0].path} {faults[0]}."
         )
-    return Gathered(source, entries, thumbnails, tuple(digests), sizes_px, measures, faults)
+    return Gathered(source, pictures_digest, entries, thumbnails, tuple(digests), sizes_px, measures, faults)
 
 
 def thumbnails_of(config: SourceConfig, wanted: Iterable[str], most_px: int) -> dict[str, Image.Image]:

@@ -1,4 +1,4 @@
-"""What training needs to know of an audit, kept in the cache under the digest of the source.
+"""What training needs to know of an audit, kept in the cache under the digest of the pictures.
 
 An audit of other pictures is never found. Which copies are leaks follows from the division that a training uses, be it
 another one than the audit's. Where no audit was made, a start of a training costs one look for a file.
@@ -27,24 +27,24 @@ class KeptAudit:
     pairs: tuple[tuple[str, str], ...]
 
 
-def keep_audit(source_digest: str, audit: KeptAudit) -> None:
+def keep_audit(pictures_digest: str, audit: KeptAudit) -> None:
     """Write it, in place of a former one. Raises: StorageError."""
-    path = _place(source_digest)
+    path = _place(pictures_digest)
     make_folder(path.parent)
     write_text(path, json.dumps(to_json(audit)))
 
 
-def kept_audit(source_digest: str) -> KeptAudit | None:
+def kept_audit(pictures_digest: str) -> KeptAudit | None:
     """The audit of these pictures; None where there was none or its file is damaged."""
     try:
-        return from_json(KeptAudit, json.loads(_place(source_digest).read_text(encoding="utf-8")))
+        return from_json(KeptAudit, json.loads(_place(pictures_digest).read_text(encoding="utf-8")))
     except (OSError, ValueError, RecursionError):
         return None
 
 
 def leak_warning(pack: Pack, splits: Splits) -> str | None:
     """A sentence on copies in different splits; None where there are none or these pictures were never audited."""
-    audit = kept_audit(pack.source_digest)
+    audit = kept_audit(pack.pictures_digest)
     if audit is None or not audit.pairs:
         return None
     split_of = dict(splits.by_path(pack.paths))
@@ -63,6 +63,6 @@ def leak_warning(pack: Pack, splits: Splits) -> str | None:
     )
 
 
-def _place(source_digest: str) -> Path:
-    key = hashlib.sha256(source_digest.encode(errors="surrogateescape")).hexdigest()[:32]
+def _place(pictures_digest: str) -> Path:
+    key = hashlib.sha256(pictures_digest.encode(errors="surrogateescape")).hexdigest()[:32]
     return cache_folder() / "audits" / f"{key}.json"

@@ -45,6 +45,8 @@ def find_pairs(
         ("exact", 1.0, first, second) for members in same.values() for first, second in combinations(members, 2)
     ]
     groups = list(same.values())
+    if not groups:
+        return [], []
     leaders = np.array([members[0] for members in groups], np.int64)
     found, deviations = signatures(torch.from_numpy(thumbnails[leaders]))
     compared = (deviations >= PLAIN_DEVIATION).nonzero().flatten()

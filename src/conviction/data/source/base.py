@@ -112,6 +112,9 @@ class Source(Protocol):
     def digest(self) -> str:
         """Different whenever the content is, and the same for an equal copy."""
 
+    def pictures_digest(self) -> str:
+        """As `digest`, of the pictures' files alone: whatever lies beside them, and whatever is said of them."""
+
     def entries(self) -> list[Entry]:
         """All pictures, sorted by path. Raises: DataError."""
 

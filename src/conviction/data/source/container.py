@@ -53,6 +53,9 @@ class Container(Protocol):
     def digest(self) -> str:
         """The kind of container and the SHA-256 of its content."""
 
+    def digest_of(self, files: Iterable[str], about: str) -> str:
+        """The digest of some of the files, and of what else there is to say `about` them; of all in an archive."""
+
     def names(self) -> tuple[list[str], list[str]]:
         """The sorted paths of all files, and of all folders. Raises: DataError."""
 
@@ -87,6 +90,7 @@ class Directory:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._digests: dict[str, str] = {}
 
     def stamp(self) -> str:
         return self.stamp_of(self.names()[0])
@@ -107,7 +111,10 @@ class Directory:
         """The digest of some of the files, and of what else there is to say `about` them."""
         digest = hashlib.sha256(about.encode(errors="surrogateescape"))
         for name in files:
-            content = _or_why_not(_ordinary_digest, self.path / name)
+            # Read once, however many digests are asked for; the stamp tells what changes meanwhile.
+            if name not in self._digests:
+                self._digests[name] = _or_why_not(_ordinary_digest, self.path / name)
+            content = self._digests[name]
             digest.update(f"{name}\0{content}\n".encode(errors="surrogateescape"))
         return digest.hexdigest()
 
@@ -180,6 +187,9 @@ class _Archive:
 
     def digest(self) -> str:
         return f"{type(self).__name__} {file_digest(self.path)}"
+
+    def digest_of(self, files: Iterable[str], about: str) -> str:
+        return self.digest()
 
 
 class TarArchive(_Archive):

@@ -34,6 +34,9 @@ class Digits:
     def digest(self) -> str:
         return self.stamp()
 
+    def pictures_digest(self) -> str:
+        return self.digest()
+
     def entries(self) -> list[Entry]:
         _, labels = _load()
         return [Entry(_path(index), str(label), None) for index, label in enumerate(labels)]

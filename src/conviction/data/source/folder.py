@@ -52,6 +52,10 @@ class Folder:
     def digest(self) -> str:
         return self._container.digest()
 
+    def pictures_digest(self) -> str:
+        self.entries()
+        return self._container.digest_of(sorted(self._stored_names), "")
+
     def entries(self) -> list[Entry]:
         if self._entries is None:
             self._entries = self._find_entries()

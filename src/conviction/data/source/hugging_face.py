@@ -80,6 +80,9 @@ class HuggingFace:
     def digest(self) -> str:
         return f"{self._about()} {self._folder.digest()}"
 
+    def pictures_digest(self) -> str:
+        return self._folder.digest()
+
     def _about(self) -> list[str | None]:
         config = self._config
         return [config.image_column, config.label_column, config.group_column]

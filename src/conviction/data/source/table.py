@@ -84,6 +84,9 @@ class Table:
         about = f"{self._path.suffix.lower()} {self._config.columns()} {file_digest(self._path)}"
         return self._folder.digest_of((entry.path for entry in self.entries()), about)
 
+    def pictures_digest(self) -> str:
+        return self._folder.digest_of((entry.path for entry in self.entries()), "")
+
     def entries(self) -> list[Entry]:
         if self._entries is None:
             self._entries = _entries_of(self._path, self._config)

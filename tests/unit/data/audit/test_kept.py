@@ -14,10 +14,10 @@ SPLITS = Splits(np.array([0, 1]), np.array([2, 3]), np.array([4, 5]))
 COMMAND = "conviction data audit x"
 
 
-def pack(source_digest: str = "pictures") -> Pack:
+def pack(pictures_digest: str = "pictures") -> Pack:
     empty = np.zeros((6, 0, 0, 0), np.uint8)
     labels, splits = np.zeros(6, np.int64), np.zeros(6, np.int8)
-    return Pack(empty, labels, splits, PATHS, ("cat", "dog"), "", "x", (), (), (), source_digest)
+    return Pack(empty, labels, splits, PATHS, ("cat", "dog"), "", "x", (), (), (), pictures_digest)
 
 
 def test_it_is_found_for_the_same_pictures_alone() -> None:
