@@ -61,16 +61,27 @@ class _Composed:
         outside: Outside = next((one.outside for one in self.placements if one.outside), "black")
         if all(placement.is_exact for placement in self.placements):
             return move(images, matrix_B33, size_px, outside)
-        if any(placement.smooths for placement in self.placements):
-            found = whole_parts(matrix_B33, (images.shape[2], images.shape[3]), size_px)
-            if found is not None:
-                return resized_parts(images, *found, size_px)
         between: Interpolation = next((one.interpolation for one in self.placements if one.interpolation), "bilinear")
-        return warp(images, matrix_B33, size_px, outside, between)
+        if not any(placement.smooths for placement in self.placements):
+            return warp(images, matrix_B33, size_px, outside, between)
+        # Each image by itself: that its neighbour is turned is nothing to it.
+        parts = whole_parts(matrix_B33, (images.shape[2], images.shape[3]), size_px)
+        if parts.is_whole_B.all():
+            return resized_parts(images, parts, size_px)
+        whole, others = (chosen_B.nonzero().flatten() for chosen_B in (parts.is_whole_B, ~parts.is_whole_B))
+        resampled = images.new_empty((*images.shape[:2], *size_px))
+        for rows, seen in (
+            (whole, resized_parts(images[whole], parts.of(whole), size_px)),
+            (others, warp(images[others], matrix_B33[others], size_px, outside, between)),
+        ):
+            resampled.index_copy_(0, rows.to(images.device), seen)
+        return resampled
 
 
 class Augmenter:
     """All augmentations of a recipe, in their order, for batches of `uint8` images, or of float images on [0, 1].
+
+    Whatever their type, floats are computed with as `float32`.
 
     Called with images (B, C, H, W), labels (B) and a draw; gives images of the same type and targets: the labels, or
     shares of classes (B, K) where images are mixed. The input is not changed.
@@ -105,7 +116,10 @@ class Augmenter:
         self, images: Images, labels: Int64[Tensor, " B"], draw: Draw
     ) -> tuple[Resized, Int64[Tensor, " B"] | Float[Tensor, "B K"]]:
         """Images and targets."""
-        targets: Tensor = functional.one_hot(labels, self.num_classes).float() if self.mixes_labels else labels
+        if images.is_floating_point() and images.dtype != torch.float32:
+            changed, targets = self(images.float(), labels, draw)
+            return changed.to(images.dtype), targets
+        targets = functional.one_hot(labels, self.num_classes).float() if self.mixes_labels else labels
         in_grey_levels, is_own = images.dtype == torch.uint8, False
         for stage in self._stages:
             if isinstance(stage, _Composed):

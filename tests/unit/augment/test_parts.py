@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from hypothesis import given
@@ -12,10 +14,10 @@ from torchvision.transforms.v2 import functional
 from conviction.augment import warp
 from conviction.augment.base import Placement
 from conviction.augment.geometric import Flip, RandomCrop, shifts
-from conviction.augment.parts import resized_as_float, resized_parts, whole_parts
+from conviction.augment.parts import Parts, resized_as_float, resized_parts, whole_parts
 from conviction.augment.pipeline import Augmenter
 from conviction.augment.resample import warp as resampled
-from conviction.augment.warp import RandomResizedCrop, RandomResizedCropConfig
+from conviction.augment.warp import RandomResizedCrop, RandomResizedCropConfig, RotateConfig, Warp
 from conviction.data.stream import Draw
 
 NUM, HEIGHT, WIDTH = 24, 33, 40
@@ -43,8 +45,8 @@ def placed(placements: list[Placement], images: Tensor) -> Tensor:
 def expected_parts(crop: RandomResizedCrop, images: Tensor, size_px: int) -> list[Tensor]:
     """torchvision's, of the parts that the crop draws first."""
     found = whole_parts(crop.matrices(NUM, (HEIGHT, WIDTH), seeded()), (HEIGHT, WIDTH), (size_px, size_px))
-    assert found is not None
-    parts = found[0].tolist()
+    assert found.is_whole_B.all()
+    parts = found.part_B4.tolist()
     assert len(set(map(tuple, parts))) > NUM // 2
     assert all(min(part) >= 0 and part[0] + part[2] <= HEIGHT and part[1] + part[3] <= WIDTH for part in parts)
     sides = [size_px, size_px]
@@ -73,9 +75,10 @@ def test_equal_to_torchvision_on_float(layout: torch.memory_format) -> None:
 def test_as_gpus_resize_it(size_px: int) -> None:
     """In float and rounded once; in grey levels the processor rounds the weights and after each side."""
     images = pictures()
-    whole = torch.tensor([[0, 0, HEIGHT, WIDTH]]).repeat(NUM, 1)
-    exact = resized_parts(images, whole, torch.zeros(NUM, 2, dtype=torch.int64), (size_px, size_px))
-    found = resized_as_float(images, (size_px, size_px))
+    size = (size_px, size_px)
+    matrix = torch.tensor([WIDTH / size_px, HEIGHT / size_px, 1.0]).diag().repeat(NUM, 1, 1)
+    exact = resized_parts(images, whole_parts(matrix, (HEIGHT, WIDTH), size), size)
+    found = resized_as_float(images, size)
     assert found.dtype == torch.uint8
     assert (found.int() - exact.int()).abs().max() <= 1
 
@@ -91,9 +94,10 @@ def test_by_hand() -> None:
     """Four pixels become two: the weights 3, 3, 1 (of 7) of a triangle that reaches two pixels to each side."""
     row = torch.tensor([0, 0, 70, 140], dtype=torch.uint8)
     image = row.repeat(2, 1)[None, None]
-    part = torch.tensor([[0, 0, 2, 4]])
-    assert resized_parts(image, part, torch.tensor([[0, 0]]), (1, 2)).flatten().tolist() == [10, 90]
-    assert resized_parts(image, part, torch.tensor([[0, 1]]), (1, 2)).flatten().tolist() == [90, 10]
+    whole = Parts(torch.tensor([[0, 0, 2, 4]]), torch.tensor([[False, False]]), torch.tensor([True]))
+    assert resized_parts(image, whole, (1, 2)).flatten().tolist() == [10, 90]
+    flipped = replace(whole, is_flipped_B2=torch.tensor([[False, True]]))
+    assert resized_parts(image, flipped, (1, 2)).flatten().tolist() == [90, 10]
 
 
 @given(data=st.data(), sizes=st.tuples(*[st.integers(1, 8192)] * 4), is_flipped=st.tuples(st.booleans(), st.booleans()))
@@ -108,9 +112,9 @@ def test_a_part_is_found_again(
     matrix[:, 0, 0], matrix[:, 1, 1] = sides[1] / new[1], sides[0] / new[0]
     signs = torch.tensor([-1.0 if is_flipped[1] else 1.0, -1.0 if is_flipped[0] else 1.0, 1.0])
     found = whole_parts(matrix @ signs.diag(), old, new)
-    assert found is not None
-    assert found[0].tolist() == [[*first, *sides]]
-    assert found[1].tolist() == [[int(flipped) for flipped in is_flipped]]
+    assert found.is_whole_B.tolist() == [True]
+    assert found.part_B4.tolist() == [[*first, *sides]]
+    assert found.is_flipped_B2.tolist() == [list(is_flipped)]
 
 
 @pytest.mark.parametrize(
@@ -124,15 +128,38 @@ def test_a_part_is_found_again(
 )
 def test_what_is_no_whole_part(why: str, change: object) -> None:
     matrix = torch.eye(3)[None]
-    assert whole_parts(matrix, (16, 16), (16, 16)) is not None
-    assert whole_parts(change(matrix), (16, 16), (16, 16)) is None, why  # type: ignore[operator]
+    both = torch.cat([matrix, change(matrix)])  # type: ignore[operator]
+    assert whole_parts(both, (16, 16), (16, 16)).is_whole_B.tolist() == [True, False], why
 
 
 def test_with_a_shift_by_parts_of_pixels_it_is_one_resampling() -> None:
     images, crop, shift = pictures(), cropped(16), RandomCrop(4, "edge")
     draw = seeded()
     matrices = crop.matrices(NUM, (HEIGHT, WIDTH), draw) @ shift.matrices(NUM, (16, 16), draw)
-    assert torch.equal(placed([crop, shift], images), resampled(images, matrices, (16, 16), "edge", "bilinear"))
+    other = ~whole_parts(matrices, (HEIGHT, WIDTH), (16, 16)).is_whole_B
+    assert other.sum() > NUM // 2
+    expected = resampled(images, matrices, (16, 16), "edge", "bilinear")
+    assert torch.equal(placed([crop, shift], images)[other], expected[other])
+
+
+def test_a_turned_neighbour_is_nothing_to_an_image() -> None:
+    images, crop = pictures(), cropped(16, smallest_area=0.5)
+    turned = Warp(RotateConfig(degrees=20, p=0.3))
+    draw = seeded()
+    crop.matrices(NUM, (HEIGHT, WIDTH), draw)
+    is_turned = (turned.matrices(NUM, (16, 16), draw)[:, 0, 1] != 0).tolist()
+    assert 0 < sum(is_turned) < NUM
+    alone, together = placed([crop], images), placed([crop, turned], images)
+    is_same = [torch.equal(one, other) for one, other in zip(alone, together, strict=True)]
+    assert is_same == [not one for one in is_turned]
+
+
+def test_every_type_of_float_is_taken() -> None:
+    images = pictures().double() / 255
+    found = placed([cropped(16)], images)
+    assert found.dtype == torch.float64
+    torch.testing.assert_close(found.float(), placed([cropped(16)], images.float()))
+    assert placed([cropped(16)], images.half()).dtype == torch.float16
 
 
 def test_nearest_is_not_smoothed() -> None:
