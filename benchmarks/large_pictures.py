@@ -22,7 +22,7 @@ from typing import Any
 
 from record import show, write_section
 
-SIZE_PX, BATCH_SIZE, NUM_PAIRS, NUM_WORKERS = 176, 64, 5, 2
+SIZE_PX, BATCH_SIZE, NUM_PAIRS, NUM_WORKERS = 176, 128, 5, 2
 PACK_BYTES = 10_000_000_000
 MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 AUGMENT = [{"name": "random_resized_crop", "size_px": SIZE_PX}, {"name": "horizontal_flip"}]

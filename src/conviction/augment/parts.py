@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -15,6 +16,7 @@ from conviction.augment.base import Images, Resized, Size
 
 # A matrix is made of a few float32 products.
 _TOLERANCE_PX = 1e-3
+_UNDIVIDED_VALUES = 1 << 15
 
 
 @dataclass(frozen=True)
@@ -56,19 +58,22 @@ def resized_parts(images: Images, parts: Parts, new_size_px: Size) -> Resized:
     """
     pixels_BHWC = images.permute(0, 2, 3, 1).contiguous()
     resized_BHWC = pixels_BHWC.new_empty((len(images), *new_size_px, images.shape[1]))
-    resized = torch.split(resized_BHWC.permute(0, 3, 1, 2), 1)
-    pairs = [
-        (image[top : top + height, left : left + width].permute(2, 0, 1)[None], part)
-        for (top, left, height, width), image, part in zip(parts.part_B4.tolist(), pixels_BHWC, resized, strict=True)
+    jobs = [
+        _Job(image[top : top + height, left : left + width], flips, resized)
+        for (top, left, height, width), flips, image, resized in zip(
+            parts.part_B4.tolist(),
+            parts.is_flipped_B2.tolist(),
+            pixels_BHWC,
+            torch.split(resized_BHWC.permute(0, 3, 1, 2), 1),
+            strict=True,
+        )
     ]
     if images.device.type == "cpu":
-        _resize_in_threads(pairs)
+        _resize_in_threads(jobs)
     else:
-        for part, written in pairs:
-            written.copy_(resized_as_float(part, new_size_px))
-    for axis in range(2):
-        for number in parts.is_flipped_B2[:, axis].nonzero().flatten().tolist():
-            resized_BHWC[number] = resized_BHWC[number].flip(axis)
+        for job in jobs:
+            axes = [axis for axis in range(2) if job.is_flipped[axis]]
+            job.resized.copy_(resized_as_float(job.part.flip(axes).permute(2, 0, 1)[None], new_size_px))
     return resized_BHWC.permute(0, 3, 1, 2)
 
 
@@ -78,16 +83,37 @@ def resized_as_float(part: Images, new_size_px: Size) -> Resized:
     return resized.round_().to(torch.uint8) if part.dtype == torch.uint8 else resized.to(part.dtype)
 
 
-def _resize_in_threads(pairs: list[tuple[Tensor, Tensor]]) -> None:
-    """Resize each first tensor (1, C, H, W) into the second; `interpolate` cannot write where it is told to."""
+class _Job(NamedTuple):
+    """A part (H, W, C), whether it is flipped along height and width, and where it goes, resized (1, C, H2, W2)."""
+
+    part: Tensor
+    is_flipped: list[bool]
+    resized: Tensor
+
+
+def _resize_in_threads(jobs: list[_Job]) -> None:
+    """Each thread does all of an image: where torch divides an image among threads, they wait for one another."""
+    # `interpolate` cannot write where it is told to.
     resize = torch.ops.aten._upsample_bilinear2d_aa.out
     num_workers = torch.get_num_threads()
 
     def resize_every(first: int) -> None:
-        for part, written in pairs[first::num_workers]:
-            # Copied by numpy, in this thread alone: torch would divide even this among all of them.
-            pixels = torch.from_numpy(np.ascontiguousarray(part.permute(0, 2, 3, 1).numpy())).permute(0, 3, 1, 2)
-            resize(pixels, written.shape[2:], False, out=written)
+        for part, is_flipped, resized in jobs[first::num_workers]:
+            resize(_copied(part, *is_flipped).permute(2, 0, 1)[None], resized.shape[2:], False, out=resized)
 
     with ThreadPoolExecutor(num_workers) as workers:
         list(workers.map(resize_every, range(num_workers)))
+
+
+def _copied(part: Tensor, is_upside_down: bool, is_mirrored: bool) -> Tensor:
+    """A part (H, W, C) as a tensor of its own, flipped, in this thread alone."""
+    rows = part.numpy()[::-1] if is_upside_down else part.numpy()
+    if not is_mirrored:
+        return torch.from_numpy(np.ascontiguousarray(rows))
+    # numpy mirrors pixel by pixel; torch does so fast, and divides nothing as small as this.
+    copied = np.empty(rows.shape, rows.dtype)
+    num_rows = max(1, _UNDIVIDED_VALUES // max(1, rows[0].size))
+    for start in range(0, len(rows), num_rows):
+        block = torch.from_numpy(np.ascontiguousarray(rows[start : start + num_rows]))
+        copied[start : start + num_rows] = block.flip(1).numpy()
+    return torch.from_numpy(copied)

@@ -3,20 +3,44 @@
 from __future__ import annotations
 
 import mmap
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
+
+from conviction.core.device import num_cores
 
 # A map that is smaller than this may stay in memory as a whole: CIFAR-10 takes 184 MB.
 _LARGE_BYTES = 1 << 29
 _CHUNK_BYTES = 1 << 24
+# Rows above this are copied by all cores: one of them takes 15 µs.
+_LARGE_ROW_BYTES = 1 << 16
 # Sums of squares over so many pictures fit 32 bits: 255² · 256 < 2³².
 _MOST_ROWS = 256
 
 
 def read_rows(images: np.ndarray, rows: np.ndarray | slice) -> np.ndarray:
     """A copy of the given rows; of a large map nothing else of them stays in this process's memory."""
-    found = np.array(images[rows], copy=isinstance(rows, slice))
+    if isinstance(rows, slice):
+        found = np.array(images[rows])
+    elif images[:1].nbytes < _LARGE_ROW_BYTES:
+        found = images[rows]
+    else:
+        found = _read_in_threads(images, rows)
     release(images)
+    return found
+
+
+def _read_in_threads(images: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    assert len(rows) == 0 or 0 <= rows.min() <= rows.max() < len(images)
+    found = np.empty((len(rows), *images.shape[1:]), images.dtype)
+    shares = np.array_split(np.arange(len(rows)), num_cores())
+
+    def read(share: np.ndarray) -> None:
+        # Any mode but the usual one writes to its place at once.
+        np.take(images, rows[share], axis=0, out=found[share[0] : share[-1] + 1], mode="clip")
+
+    with ThreadPoolExecutor(num_cores()) as workers:
+        list(workers.map(read, [share for share in shares if len(share)]))
     return found
 
 

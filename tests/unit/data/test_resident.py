@@ -91,6 +91,15 @@ def test_rows_are_copies_with_the_maps_values(mapped: np.ndarray, monkeypatch: p
         assert np.array_equal(found, expected[rows])
 
 
+@pytest.mark.parametrize("num_rows", [0, 1, 2, 3, 50])
+def test_large_rows_are_read_in_threads(num_rows: int) -> None:
+    images = np.random.default_rng(1).integers(0, 256, (20, 150, 150, 3), np.uint8)
+    rows = np.random.default_rng(2).integers(0, 20, num_rows)
+    found = read_rows(images, rows)
+    assert np.array_equal(found, images[rows])
+    assert not np.shares_memory(found, images)
+
+
 def test_what_was_written_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(resident, "_LARGE_BYTES", 1)
     images = np.lib.format.open_memmap(tmp_path / "new.npy", mode="w+", dtype=np.uint8, shape=(4, 64, 64, 3))
