@@ -23,8 +23,15 @@ from conviction.predict import Predictions
 
 SOURCE = Path(conviction.__file__).parent
 MAY_NAME_IT = {"data/split.py", "evaluate/holdout.py"}
-# `data/audit` compares pictures of all splits: docs/decisions/0010. `split.csv` is written from it too.
-MAY_ASK_FOR_PLACES = {"data/split.py", "run/training.py", "run/audited.py", "data/audit/kept.py"}
+# `data/audit` compares pictures of all splits: docs/decisions/0012. `split.csv` is written from it, and FaceScrub's faces
+# are put into folders by it.
+MAY_ASK_FOR_PLACES = {
+    "data/split.py",
+    "data/facescrub/divide.py",
+    "run/training.py",
+    "run/audited.py",
+    "data/audit/kept.py",
+}
 MAY_READ_UNDIVIDED = {"data/pack.py", "data/audit/gather.py", "run/described.py", "data/source/base.py"}
 SPLITS = Splits(np.array([0, 1]), np.array([2, 3]), np.array([4, 5, 7]))
 
