@@ -23,8 +23,8 @@ from conviction.predict import Predictions
 
 SOURCE = Path(conviction.__file__).parent
 MAY_NAME_IT = {"data/split.py", "evaluate/holdout.py"}
-# `data/audit` compares pictures of all splits: docs/decisions/0012. `split.csv` is written from it, and FaceScrub's faces
-# are put into folders by it.
+# `data/audit` compares pictures of all splits: docs/decisions/0012. `split.csv` is written from it, and FaceScrub's
+# faces are put into folders by it.
 MAY_ASK_FOR_PLACES = {
     "data/split.py",
     "data/facescrub/divide.py",
