@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from conviction.report.figure import new_figure, save_figure
+from conviction.report.figure import new_figure, save_figure, title_inches
 from conviction.report.sheet import GAP_INCHES, picture_axes, shortened
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ _MARGIN_INCHES = 0.12
 # Between the originals and the variants.
 _GUTTER_INCHES = 0.16
 _LETTER_INCHES = 0.088
-_LINE_INCHES = 0.19
+_HEAD_INCHES = 0.29
 _MOST_SHARES = 2
 _LEAST_SHARE = 0.005
 _LEAST_WIDTH_INCHES = 4.2
@@ -52,10 +52,9 @@ def draw_preview(rows: Sequence[PreviewRow], title: str, path: Path) -> None:
     width = cell.left + _GUTTER_INCHES + (1 + len(rows[0].variants)) * cell.width + _MARGIN_INCHES
     width = max(width, _LEAST_WIDTH_INCHES)
     title = _wrapped(title, width)
-    top = _MARGIN_INCHES + _LINE_INCHES * (title.count("\n") + 2) + 0.1
+    top = title_inches(title) + _HEAD_INCHES
     height = top + len(rows) * cell.height + _MARGIN_INCHES
-    figure = new_figure(width, height)
-    figure.set_layout_engine("none")
+    figure = new_figure(width, height, arranged=False)
     _head(figure, rows[0], cell, top)
     for index, row in enumerate(rows):
         _draw_row(figure, row, height - top - (index + 1) * cell.height, cell)

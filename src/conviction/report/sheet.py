@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from conviction.report.figure import new_figure, save_figure
+from conviction.report.figure import new_figure, save_figure, title_inches
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -40,11 +40,10 @@ def draw_sheet(examples: Mapping[str, np.ndarray], counts: Mapping[str, int], ti
     height, width = next(iter(examples.values())).shape[1:3]
     cell_width, cell_height = _cell_inches(height, width)
     column_width = _LABEL_INCHES + per_row * cell_width
-    top = 0.32 + 0.2 * (1 + title.count("\n"))
+    top = title_inches(title) + 0.12
     titled = 0.4 + _LETTER_INCHES * max(map(len, title.split("\n")))
     size = (max(titled, num_columns * column_width + 0.3), top + num_rows * cell_height + 0.1)
-    figure = new_figure(*size)
-    figure.set_layout_engine("none")
+    figure = new_figure(*size, arranged=False)
     for index, name in enumerate(shown):
         left = 0.15 + index // num_rows * column_width
         bottom = size[1] - top - (index % num_rows + 1) * cell_height

@@ -4,7 +4,6 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -16,20 +15,6 @@ from conviction.report.figure import draw_curves, draw_filters, draw_learning_ra
 
 TITLE = "20260101-120000-lenet5-$x_1$ · seed 0"
 GAP = (204, 224, 245)
-
-
-@pytest.fixture
-def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
-    """The figures that are written, in their order."""
-    figures: list[Figure] = []
-    write = Figure.savefig
-
-    def keep(figure: Figure, *given: Any, **named: Any) -> None:
-        figures.append(figure)
-        write(figure, *given, **named)
-
-    monkeypatch.setattr(Figure, "savefig", keep)
-    return figures
 
 
 def history(

@@ -7,6 +7,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from PIL import Image
 
 from conviction.core.errors import ConfigError
@@ -63,6 +64,27 @@ def test_long_titles_are_broken_into_lines(tmp_path: Path) -> None:
     with Image.open(tmp_path / "preview.png") as picture:
         assert picture.width < 600
         assert picture.height > 250
+
+
+@pytest.mark.parametrize("num_lines", [1, 2, 3, 4, 5])
+@pytest.mark.parametrize("num_rows", [1, 6, 20, 40])
+def test_the_title_stands_just_above_heads_and_pictures(
+    num_rows: int, num_lines: int, drawn: list[Figure], tmp_path: Path
+) -> None:
+    row = PreviewRow("cat", flat(RED, 8, 8), flat(BLUE, 2, 8, 8))
+    draw_preview([row] * num_rows, "\n".join(["A title, of g lines"] * num_lines), tmp_path / "preview.svg")
+    (figure,) = drawn
+    assert figure._suptitle is not None
+    title = figure._suptitle.get_window_extent()
+    beside = [text for text in figure.texts if text is not figure._suptitle and text.get_text() != "cat"]
+    heads = [text.get_window_extent() for text in beside]
+    assert len(heads) == 2
+    assert title.y1 < figure.bbox.y1
+    highest = max(axes.bbox.y1 for axes in figure.axes)
+    assert highest < min(head.y0 for head in heads)
+    lowest = max(head.y1 for head in heads)
+    # No head is overlapped, and no gap is wider than a line and a half.
+    assert lowest < title.y0 < lowest + 0.26 * figure.dpi
 
 
 def test_another_ending_is_refused(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from PIL import Image
 
 from conviction.core.errors import ConfigError
@@ -81,3 +82,15 @@ def test_a_class_without_training_pictures(tmp_path: Path) -> None:
 def test_other_endings_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"written as \.png or \.svg"):
         draw_sheet({"a": flat((1, 2, 3), 1)}, {"a": 1}, "", tmp_path / "sheet.pdf")
+
+
+@pytest.mark.parametrize("num_classes", [1, 6, 16, 50, 60])
+def test_the_title_stands_just_above_the_pictures(num_classes: int, drawn: list[Figure], tmp_path: Path) -> None:
+    examples = {str(number): flat((9, 9, 9), 1) for number in range(num_classes)}
+    draw_sheet(examples, dict.fromkeys(examples, 1), "first line\nand a second", tmp_path / "sheet.svg")
+    (figure,) = drawn
+    assert figure._suptitle is not None
+    title = figure._suptitle.get_window_extent()
+    highest = max(axes.bbox.y1 for axes in figure.axes)
+    assert title.y1 < figure.bbox.y1
+    assert highest < title.y0 < highest + 0.26 * figure.dpi
