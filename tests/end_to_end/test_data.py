@@ -90,11 +90,18 @@ def test_preview(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert finished.code == 0, finished.err
     lines = finished.out.splitlines()
     assert lines[0] == "digits: 6 pictures of the 1,079 of the training split, seed 0"
-    assert lines[1].startswith("random_crop (padding_px 2, outside black), rotate (")
+    assert lines[1] == "random_crop (padding_px 2), rotate"
     assert lines[2] == "Preview     preview.png"
     with Image.open(tmp_path / "preview.png") as picture:
         assert picture.width > 1000
     assert not list((tmp_path / "runs").glob("*"))
+
+
+def test_preview_of_one_picture_alone_says_that_it_is_not_mixed(tmp_path: Path) -> None:
+    arguments = ("--augment", "mixup", "--pictures", "1", "--out", tmp_path / "one.svg")
+    finished = conviction("data", "preview", "digits", *arguments)
+    assert finished.out.splitlines()[-1].startswith("note: one picture alone cannot be mixed")
+    assert "note: one picture alone cannot be mixed" in (tmp_path / "one.svg").read_text()
 
 
 def test_preview_of_a_recipes_own_augmentations(tmp_path: Path) -> None:

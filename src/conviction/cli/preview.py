@@ -53,8 +53,9 @@ def preview(
         overrides["augment"] = [parse_augmentation(text) for text in augment]
     with watcher() as watching:
         found = preview_augmentations(source, overrides, (num_pictures, num_variants), watching.packing, seed)
-    draw_preview(found.rows, found.title, Path(out))
+    notes = [f"note: {note}" for note in found.notes]
+    draw_preview(found.rows, "\n".join([found.title, *notes]), Path(out))
     if as_json:
         print_json({**found.as_json(), "preview": out})
         return
-    print_lines([*found.title.split("\n"), f"Preview     {out}"])
+    print_lines([*found.title.split("\n"), f"Preview     {out}", *notes])

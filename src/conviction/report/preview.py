@@ -24,8 +24,7 @@ _MARGIN_INCHES = 0.12
 _GUTTER_INCHES = 0.16
 _LETTER_INCHES = 0.088
 _HEAD_INCHES = 0.29
-_MOST_SHARES = 2
-_LEAST_SHARE = 0.005
+_MOST_SHARES = 4
 _LEAST_WIDTH_INCHES = 4.2
 _HEADS = ("original", "augmented, one epoch each")
 _LONGEST_CLASS = 11
@@ -44,7 +43,7 @@ class PreviewRow:
 def draw_preview(rows: Sequence[PreviewRow], title: str, path: Path) -> None:
     """A row for each picture: the original first, the variants beside it, all in one scale.
 
-    Where labels are mixed, the two largest shares stand below each variant.
+    Where labels are mixed, the shares of the classes stand below each variant.
 
     Raises: ConfigError for another ending than .png or .svg, StorageError.
     """
@@ -76,15 +75,29 @@ class _Cell:
         pictures = [picture.shape for row in rows for picture in (row.original, row.variants[0])]
         height_px, width_px = (max(shape[axis] for shape in pictures) for axis in (0, 1))
         pixel = (_CELL_INCHES - GAP_INCHES) / max(height_px, width_px)
-        captions = _CAPTION_INCHES * _MOST_SHARES if any(row.shares for row in rows) else 0.0
+        captions = _CAPTION_INCHES * max((len(_described(shares)) for row in rows for shares in row.shares), default=0)
         width, height = (max(_SMALLEST_CELL_INCHES, side * pixel + GAP_INCHES) for side in (width_px, height_px))
         longest = max(len(shortened(row.label)) for row in rows)
         return cls(width, height + captions, pixel, captions, 2 * _MARGIN_INCHES + longest * _LETTER_INCHES)
 
 
 def _wrapped(title: str, width: float) -> str:
+    """A title's lines broken after commas, and within a part only where it alone is too long."""
     letters = max(30, int(width / _LETTER_INCHES))
-    return "\n".join(part for line in title.split("\n") for part in textwrap.wrap(line, letters))
+    lines = []
+    for line in title.split("\n"):
+        lines.append("")
+        for part in line.split(", "):
+            before = f"{lines[-1]}, " if lines[-1] else ""
+            # One more for the comma that may follow.
+            if len(before + part) < letters:
+                lines[-1] = before + part
+                continue
+            if lines[-1]:
+                lines[-1] += ","
+                lines.append("")
+            lines[-1:] = textwrap.wrap(part, letters - 1, break_on_hyphens=False)
+    return "\n".join(lines)
 
 
 def _head(figure: Figure, row: PreviewRow, cell: _Cell, top: float) -> None:
@@ -109,7 +122,7 @@ def _draw_row(figure: Figure, row: PreviewRow, bottom: float, cell: _Cell) -> No
         lowest = _draw_cell(figure, picture, (left, bottom), cell)
         if row.shares:
             x, y = (left + cell.width / 2) / width, (lowest - 0.02) / height
-            shares = _described(row.shares[index])
+            shares = "\n".join(_described(row.shares[index]))
             figure.text(x, y, shares, ha="center", va="top", fontsize=6, linespacing=1.1, parse_math=False)
 
 
@@ -123,9 +136,21 @@ def _draw_cell(figure: Figure, picture: np.ndarray, corner: tuple[float, float],
     return lowest
 
 
-def _described(shares: dict[str, float]) -> str:
-    """`cat: 70 %` and `dog: 30 %`, the larger first; what rounds to nothing is left out."""
-    largest = sorted(shares.items(), key=lambda one: -one[1])[:_MOST_SHARES]
-    return "\n".join(
-        f"{shortened(name, _LONGEST_CLASS)}: {100 * share:.0f} %" for name, share in largest if share >= _LEAST_SHARE
-    )
+def _described(shares: dict[str, float]) -> list[str]:
+    """`cat: 70 %` and `dog: 30 %`, the largest first; at most four lines, which add up to 100 %."""
+    percents = sorted(_percents(shares).items(), key=lambda one: -one[1])
+    shown = [(shortened(name, _LONGEST_CLASS), percent) for name, percent in percents if percent > 0]
+    if len(shown) > _MOST_SHARES:
+        shown, others = shown[: _MOST_SHARES - 1], shown[_MOST_SHARES - 1 :]
+        shown.append(("others", sum(percent for _, percent in others)))
+    return [f"{name}: {percent} %" for name, percent in shown]
+
+
+def _percents(shares: dict[str, float]) -> dict[str, int]:
+    """Whole percents that add up to 100: rounded down, and what is missing given to the largest remainders."""
+    exact = {name: 100 * share / sum(shares.values()) for name, share in shares.items()}
+    # Of a computed 30 %, 29.999998 may be left.
+    whole = {name: int(percent + 1e-4) for name, percent in exact.items()}
+    for name in sorted(exact, key=lambda name: whole[name] - exact[name])[: 100 - sum(whole.values())]:
+        whole[name] += 1
+    return whole

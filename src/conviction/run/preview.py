@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from conviction.augment import build_augmentations
+from conviction.augment import AugmentConfig, build_augmentations
 from conviction.core.config import read_yaml
 from conviction.core.errors import ConfigError
 from conviction.core.rng import generator
@@ -30,15 +30,22 @@ class Preview:
     path: str
     num_train: int
     seed: int
-    augmentations: tuple[dict[str, Any], ...]
+    augmentations: tuple[AugmentConfig, ...]
     rows: tuple[PreviewRow, ...]
 
     @property
     def title(self) -> str:
         """What is shown, of which split, from which seed."""
-        names = ", ".join(shown_augmentation(settings) for settings in self.augmentations)
+        names = ", ".join(shown_augmentation(config) for config in self.augmentations)
         pictures = "1 picture" if len(self.rows) == 1 else f"{len(self.rows)} pictures"
         return f"{self.path}: {pictures} of the {self.num_train:,} of the training split, seed {self.seed}\n{names}"
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What would be misunderstood without a word."""
+        if len(self.rows) == 1 and self.rows[0].shares:
+            return ("one picture alone cannot be mixed with another; ask for two or more with --pictures",)
+        return ()
 
     def as_json(self) -> dict[str, Any]:
         """What is shown, without the pixels."""
@@ -48,27 +55,29 @@ class Preview:
             "split": "train",
             "num_train": self.num_train,
             "seed": self.seed,
-            "augment": list(self.augmentations),
+            "augment": [config.model_dump(mode="json") for config in self.augmentations],
             "height_px": height,
             "width_px": width,
             "augmented_height_px": new_height,
             "augmented_width_px": new_width,
             "pictures": [{"class": row.label, "shares": list(row.shares)} for row in self.rows],
             "num_variants": len(self.rows[0].variants),
+            "notes": list(self.notes),
         }
 
 
-def shown_augmentation(settings: Mapping[str, Any]) -> str:
-    """`random_crop (padding_px 4, outside black)`."""
-    shown = {key: _spelled(value) for key, value in settings.items()}
-    parts = ", ".join(f"{key} {value}" for key, value in shown.items() if key != "name")
-    return f"{shown['name']} ({parts})" if parts else shown["name"]
+def shown_augmentation(config: AugmentConfig) -> str:
+    """Its name, and what is not left as it is by default: `random_crop (padding_px 8)`."""
+    settings = config.model_dump(mode="json", exclude={"name"}, exclude_defaults=True)
+    shown = ", ".join(f"{key} {_spelled(value)}" for key, value in settings.items())
+    return f"{config.name} ({shown})" if shown else config.name
 
 
 def _spelled(value: object) -> str:
     if isinstance(value, float):
         return f"{value:.4g}"
-    return value if isinstance(value, str) else json.dumps(value)
+    # Without spaces, so that no line ends within a value.
+    return value if isinstance(value, str) else json.dumps(value, separators=(",", ":"), ensure_ascii=False)
 
 
 def parse_augmentation(text: str) -> str | dict[str, Any]:
@@ -139,8 +148,7 @@ def preview_augmentations(
         )
         for at in range(len(rows))
     ]
-    settings = recipe.settings()["augment"]
-    return Preview(pack.shown_path, len(train), seed, tuple(settings), tuple(shown))
+    return Preview(pack.shown_path, len(train), seed, recipe.augment, tuple(shown))
 
 
 def _examples(train: np.ndarray, labels: np.ndarray, num: int, seed: int) -> np.ndarray:

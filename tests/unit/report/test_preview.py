@@ -58,12 +58,61 @@ def test_labels_and_shares_are_said(tmp_path: Path) -> None:
     assert text.index("dog $5: 75 %") < text.index("cat: 25 %")
 
 
-def test_long_titles_are_broken_into_lines(tmp_path: Path) -> None:
-    title = "photos: 1 picture\n" + "random_crop (padding_px 4, outside black), " * 5
-    draw_preview([PreviewRow("cat", flat(RED, 8, 8), flat(BLUE, 1, 8, 8))], title, tmp_path / "preview.png")
-    with Image.open(tmp_path / "preview.png") as picture:
-        assert picture.width < 600
-        assert picture.height > 250
+@pytest.mark.parametrize(
+    ("shares", "lines"),
+    [
+        ({"cat": 1.0}, ["cat: 100 %"]),
+        # Rounded each by itself, the three would make 99, and the next two 101.
+        ({"cat": 1 / 3, "dog": 1 / 3, "ship": 1 / 3}, ["cat: 34 %", "dog: 33 %", "ship: 33 %"]),
+        ({"cat": 0.625, "dog": 0.125, "ship": 0.25}, ["cat: 63 %", "ship: 25 %", "dog: 12 %"]),
+        ({"dog": 0.002, "cat": 0.998}, ["cat: 100 %"]),
+        ({"dog": 0.006, "cat": 0.994}, ["cat: 99 %", "dog: 1 %"]),
+        ({"a": 0.4, "b": 0.3, "c": 0.2, "d": 0.1}, ["a: 40 %", "b: 30 %", "c: 20 %", "d: 10 %"]),
+        ({"e": 0.06, "a": 0.4, "b": 0.2, "c": 0.25, "d": 0.09}, ["a: 40 %", "c: 25 %", "b: 20 %", "others: 15 %"]),
+    ],
+)
+def test_shares_add_up(shares: dict[str, float], lines: list[str], drawn: list[Figure], tmp_path: Path) -> None:
+    row = PreviewRow("bird", flat(RED, 8, 8), flat(BLUE, 1, 8, 8), (shares,))
+    draw_preview([row], "title", tmp_path / "preview.svg")
+    (found,) = [text.get_text() for text in drawn[0].texts if "%" in text.get_text()]
+    assert found.split("\n") == lines
+
+
+def test_shares_of_many_classes_stand_clear_of_the_next_row(drawn: list[Figure], tmp_path: Path) -> None:
+    shares = ({"cat": 0.4, "dog": 0.3, "ship": 0.2, "deer": 0.1}, {"cat": 1.0})
+    draw_preview(
+        [PreviewRow("bird", flat(RED, 8, 8), flat(BLUE, 2, 8, 8), shares)] * 2, "title", tmp_path / "preview.svg"
+    )
+    (figure,) = drawn
+    lowest = min(text.get_window_extent().y0 for text in figure.texts[:-1] if "%" in text.get_text())
+    assert lowest > 0
+    first_row = [text for text in figure.texts if "%" in text.get_text()][:2]
+    assert min(text.get_window_extent().y0 for text in first_row) > max(axes.bbox.y1 for axes in figure.axes[3:])
+
+
+def test_long_titles_are_broken_between_settings(drawn: list[Figure], tmp_path: Path) -> None:
+    """A sheet of one variant has room for 47 letters."""
+    entries = [
+        "random_crop (padding_px 4, outside reflect)",
+        "gaussian_noise (p 1, deviation 0.05)",
+        "invert (p 0.25), rotate (degrees 45, p 1, outside edge)",
+        "a_single_entry_without_any_comma that is longer than a line by itself",
+    ]
+    title = "photos: 1 picture\n" + ", ".join(entries)
+    draw_preview([PreviewRow("cat", flat(RED, 8, 8), flat(BLUE, 1, 8, 8))], title, tmp_path / "preview.svg")
+    (figure,) = drawn
+    assert figure._suptitle is not None
+    assert figure._suptitle.get_text().split("\n") == [
+        "photos: 1 picture",
+        "random_crop (padding_px 4, outside reflect),",
+        "gaussian_noise (p 1, deviation 0.05),",
+        "invert (p 0.25), rotate (degrees 45, p 1,",
+        "outside edge),",
+        "a_single_entry_without_any_comma that is",
+        "longer than a line by itself",
+    ]
+    extent = figure._suptitle.get_window_extent()
+    assert 0 < extent.x0 < extent.x1 < figure.bbox.x1
 
 
 @pytest.mark.parametrize("num_lines", [1, 2, 3, 4, 5])

@@ -62,7 +62,7 @@ def test_variants_are_what_the_augmentation_makes(by_level: Path) -> None:
         assert row.variants.shape == (2, 4, 4, 1)
         assert (row.variants == 255 - row.original[0, 0]).all()
         assert row.shares == ()
-    assert "invert (p 1), crop_to (size_px 4)" in found.title
+    assert found.title.endswith("\ninvert (p 1), crop_to (size_px 4)")
     assert (found.as_json()["augmented_height_px"], found.as_json()["height_px"]) == (4, 6)
 
 
@@ -105,6 +105,34 @@ def test_mixed_pictures_say_their_shares() -> None:
         for shares in row.shares:
             assert sum(shares.values()) == pytest.approx(1)
             assert row.label in shares
+
+
+@pytest.mark.parametrize("num_pictures", [1, 2])
+def test_one_picture_alone_is_not_mixed_and_that_is_said(num_pictures: int) -> None:
+    found = preview_augmentations("digits", {"augment": ["mixup"]}, (num_pictures, 3))
+    assert any("cannot be mixed" in note for note in found.notes) == (num_pictures == 1)
+    assert found.as_json()["notes"] == list(found.notes)
+    assert preview_augmentations("digits", {"augment": ["rotate"]}, (1, 3)).notes == ()
+
+
+@pytest.mark.parametrize(
+    ("entry", "shown"),
+    [
+        ("augmix", "augmix"),
+        (
+            {"name": "augmix", "chain_depth": 2, "severity": 3, "all_ops": False},
+            "augmix (chain_depth 2, all_ops false)",
+        ),
+        ({"name": "gaussian_noise", "p": 1, "deviation": 0.1}, "gaussian_noise (p 1, deviation 0.1)"),
+        (
+            {"name": "torchvision", "transform": "RandomRotation", "options": {"degrees": [0, 9]}},
+            'torchvision (transform RandomRotation, options {"degrees":[0,9]})',
+        ),
+    ],
+)
+def test_only_what_is_not_as_by_default_is_shown(entry: Any, shown: str) -> None:
+    found = preview_augmentations("digits", {"augment": [entry]}, (1, 1))
+    assert found.title.split("\n")[1] == shown
 
 
 def test_a_recipe_without_augmentations_has_none_to_show(tmp_path: Path) -> None:
