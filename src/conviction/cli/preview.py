@@ -30,7 +30,12 @@ def preview(
     num_pictures: Annotated[
         int, typer.Option("--pictures", min=1, max=40, help="How many training pictures, a row each.")
     ] = 6,
-    num_variants: Annotated[int, typer.Option("--variants", min=1, max=30, help="How many variants of each.")] = 8,
+    num_variants: Annotated[
+        int | None,
+        typer.Option(
+            "--variants", min=1, max=30, help="How many variants of each; by default 8, or fewer of large pictures."
+        ),
+    ] = None,
     seed: Annotated[
         int | None, typer.Option("--seed", min=0, help="Which pictures, and all draws; by default the recipe's seed.")
     ] = None,

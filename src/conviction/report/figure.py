@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#777777"
 FORMATS = ("png", "svg")
-_DPI = 120
+DPI = 120
 _MOST_FILTERS = 256
 _MID_GREY = 0.5
 # Between the filters: neither white nor grey, so that a filter's own white is seen as such.
@@ -174,4 +174,4 @@ def save_figure(figure: Figure, title: str, path: Path) -> None:
     place = {} if figure.get_layout_engine() else {"y": 1 - _TITLE_TOP_INCHES / figure.get_figheight()}
     # A run's name may hold a dollar sign, which would begin a formula.
     figure.suptitle(title, fontsize=10, parse_math=False, **place)
-    write_atomically(path, lambda temporary: figure.savefig(temporary, dpi=_DPI, format=kind))
+    write_atomically(path, lambda temporary: figure.savefig(temporary, dpi=DPI, format=kind))

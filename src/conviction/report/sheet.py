@@ -18,7 +18,7 @@ _MOST_CLASSES = 60
 _MOST_ROWS = 16
 _CELL_INCHES = 0.75
 _LABEL_INCHES = 1.7
-GAP_INCHES = 0.06
+_GAP_INCHES = 0.06
 _LONGEST_LABEL = 22
 # Of the title, at the most.
 _LETTER_INCHES = 0.085
@@ -49,7 +49,8 @@ def draw_sheet(examples: Mapping[str, np.ndarray], counts: Mapping[str, int], ti
         bottom = size[1] - top - (index % num_rows + 1) * cell_height
         _label(figure, name, counts[name], (left + _LABEL_INCHES - 0.12, bottom + cell_height / 2), size)
         for place, picture in enumerate(examples[name]):
-            box = (left + _LABEL_INCHES + place * cell_width, bottom, cell_width, cell_height)
+            corner = (left + _LABEL_INCHES + place * cell_width + _GAP_INCHES / 2, bottom + _GAP_INCHES / 2)
+            box = (*corner, cell_width - _GAP_INCHES, cell_height - _GAP_INCHES)
             picture_axes(figure, picture, box, size)
     save_figure(figure, title, path)
 
@@ -74,21 +75,20 @@ def _label(figure: Figure, name: str, count: int, place: tuple[float, float], si
 
 
 def picture_axes(
-    figure: Figure, picture: np.ndarray, box: tuple[float, float, float, float], size: tuple[float, float]
+    figure: Figure,
+    picture: np.ndarray,
+    box: tuple[float, float, float, float],
+    size: tuple[float, float],
+    interpolation: str = "antialiased",
 ) -> None:
     """A picture (H, W, C), `uint8`, in a box of left, bottom, width and height, in a figure of `size`: all inches."""
     left, bottom, width, height = box
-    gap = GAP_INCHES / 2
-    place = (
-        (left + gap) / size[0],
-        (bottom + gap) / size[1],
-        (width - 2 * gap) / size[0],
-        (height - 2 * gap) / size[1],
-    )
+    place = (left / size[0], bottom / size[1], width / size[0], height / size[1])
     axes = figure.add_axes(place)
     grey = picture.shape[2] == 1
-    # matplotlib smooths where a picture is enlarged by less than three, and shows its pixels beyond that.
-    axes.imshow(picture[:, :, 0] if grey else picture, cmap="gray" if grey else None, vmin=0, vmax=255)
+    shown, colours = (picture[:, :, 0], "gray") if grey else (picture, None)
+    # Where `antialiased`, matplotlib smooths what is enlarged by less than three, and shows the pixels beyond that.
+    axes.imshow(shown, cmap=colours, vmin=0, vmax=255, interpolation=interpolation)
     axes.set_xticks([])
     axes.set_yticks([])
     # A thin frame: white pictures end somewhere.

@@ -11,14 +11,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from conviction.augment import AugmentConfig, build_augmentations
+from conviction.augment import AugmentConfig, augmented_shape, build_augmentations
 from conviction.core.config import read_yaml
 from conviction.core.errors import ConfigError
 from conviction.core.rng import generator
 from conviction.data.pack import Progress, load_pack
 from conviction.data.split import divide
 from conviction.data.stream import Draw
-from conviction.report.preview import PreviewRow
+from conviction.report.preview import PreviewRow, fitting_variants
 from conviction.run.described import as_recipe
 from conviction.run.recipe import Recipe
 
@@ -32,6 +32,7 @@ class Preview:
     seed: int
     augmentations: tuple[AugmentConfig, ...]
     rows: tuple[PreviewRow, ...]
+    notes: tuple[str, ...] = ()
 
     @property
     def title(self) -> str:
@@ -39,13 +40,6 @@ class Preview:
         names = ", ".join(shown_augmentation(config) for config in self.augmentations)
         pictures = "1 picture" if len(self.rows) == 1 else f"{len(self.rows)} pictures"
         return f"{self.path}: {pictures} of the {self.num_train:,} of the training split, seed {self.seed}\n{names}"
-
-    @property
-    def notes(self) -> tuple[str, ...]:
-        """What would be misunderstood without a word."""
-        if len(self.rows) == 1 and self.rows[0].shares:
-            return ("one picture alone cannot be mixed with another; ask for two or more with --pictures",)
-        return ()
 
     def as_json(self) -> dict[str, Any]:
         """What is shown, without the pixels."""
@@ -110,12 +104,13 @@ def parse_augmentation(text: str) -> str | dict[str, Any]:
 def preview_augmentations(
     source: str | Path | Recipe,
     overrides: Mapping[str, Any] | None = None,
-    size: tuple[int, int] = (6, 8),
+    size: tuple[int, int | None] = (6, None),
     progress: Progress | None = None,
     seed: int | None = None,
 ) -> Preview:
     """Some pictures of the training split, and variants of each: `size` is their number and that of the variants.
 
+    By default there are eight variants, or fewer of pictures so large that eight do not fit beside each other.
     The first variant is that of the first epoch, and so on. Where images are mixed, they are mixed with one another.
     `seed` decides which pictures and what is drawn, by default the recipe's; the splits are the recipe's in any case.
 
@@ -133,22 +128,30 @@ def preview_augmentations(
     pixels, labels = torch.from_numpy(pack.images[rows]), torch.from_numpy(pack.labels[rows])
     channels, height, width = pixels.shape[3], pixels.shape[1], pixels.shape[2]
     augment = build_augmentations(recipe.augment, (channels, height, width), len(pack.classes))
+    names = [pack.classes[label] for label in labels.tolist()]
+    longest_px = max(height, width, *augmented_shape(recipe.augment, (channels, height, width))[1:])
+    num_variants = fitting_variants(longest_px, names) if size[1] is None else size[1]
     variants, targets = [], []
-    for epoch in range(1, size[1] + 1):
+    for epoch in range(1, num_variants + 1):
         draw = Draw(generator(seed, "preview", epoch), epoch, torch.from_numpy(rows))
         images, mixed = augment(pixels.permute(0, 3, 1, 2), labels, draw)
         variants.append(images.permute(0, 2, 3, 1).numpy())
         targets.append(mixed if augment.mixes_labels else None)
     shown = [
         PreviewRow(
-            pack.classes[int(labels[at])],
+            names[at],
             pixels[at].numpy(),
             np.stack([images[at] for images in variants]),
             tuple(_shares(target[at], pack.classes) for target in targets if target is not None),
         )
         for at in range(len(rows))
     ]
-    return Preview(pack.shown_path, len(train), seed, recipe.augment, tuple(shown))
+    notes = []
+    if size[1] is None and num_variants < fitting_variants(1, names):
+        notes.append(f"{num_variants} variants of each, as the pictures are large; ask for others with --variants")
+    if augment.mixes_labels and len(rows) == 1:
+        notes.append("one picture alone cannot be mixed with another; ask for two or more with --pictures")
+    return Preview(pack.shown_path, len(train), seed, recipe.augment, tuple(shown), tuple(notes))
 
 
 def _examples(train: np.ndarray, labels: np.ndarray, num: int, seed: int) -> np.ndarray:

@@ -107,6 +107,19 @@ def test_mixed_pictures_say_their_shares() -> None:
             assert row.label in shares
 
 
+@pytest.mark.parametrize(
+    ("size_px", "asked", "expected", "noted"),
+    [(8, None, 8, False), (512, None, 3, True), (512, 5, 5, False), (8, 2, 2, False)],
+)
+def test_of_large_pictures_fewer_variants_are_shown_unless_asked_for(
+    size_px: int, asked: int | None, expected: int, noted: bool, by_level: Path
+) -> None:
+    overrides = {"augment": ["invert"], "data.image_size_px": size_px}
+    found = preview_augmentations(by_level, overrides, (1, asked))
+    assert len(found.rows[0].variants) == expected
+    assert any("3 variants of each, as the pictures are large" in note for note in found.notes) == noted
+
+
 @pytest.mark.parametrize("num_pictures", [1, 2])
 def test_one_picture_alone_is_not_mixed_and_that_is_said(num_pictures: int) -> None:
     found = preview_augmentations("digits", {"augment": ["mixup"]}, (num_pictures, 3))
