@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from conviction.augment import AugmentConfig, augmented_shape, build_augmentations
+from conviction.augment import AugmentConfig, build_augmentations
 from conviction.core.config import read_yaml
 from conviction.core.errors import ConfigError
 from conviction.core.rng import generator
@@ -129,8 +129,8 @@ def preview_augmentations(
     channels, height, width = pixels.shape[3], pixels.shape[1], pixels.shape[2]
     augment = build_augmentations(recipe.augment, (channels, height, width), len(pack.classes))
     names = [pack.classes[label] for label in labels.tolist()]
-    longest_px = max(height, width, *augmented_shape(recipe.augment, (channels, height, width))[1:])
-    num_variants = fitting_variants(longest_px, names) if size[1] is None else size[1]
+    fitting = fitting_variants(max(height, width, *augment.output_size((height, width))), names)
+    num_variants = fitting if size[1] is None else size[1]
     variants, targets = [], []
     for epoch in range(1, num_variants + 1):
         draw = Draw(generator(seed, "preview", epoch), epoch, torch.from_numpy(rows))
@@ -146,12 +146,19 @@ def preview_augmentations(
         )
         for at in range(len(rows))
     ]
+    notes = _notes(shown, fewer=size[1] is None and num_variants < fitting_variants(1, names))
+    return Preview(pack.shown_path, len(train), seed, recipe.augment, tuple(shown), notes)
+
+
+def _notes(rows: Sequence[PreviewRow], fewer: bool) -> tuple[str, ...]:
+    """What would be misunderstood without a word."""
     notes = []
-    if size[1] is None and num_variants < fitting_variants(1, names):
-        notes.append(f"{num_variants} variants of each, as the pictures are large; ask for others with --variants")
-    if augment.mixes_labels and len(rows) == 1:
+    if fewer:
+        num = len(rows[0].variants)
+        notes.append(f"{num} variants of each, as the pictures are large; ask for others with --variants")
+    if len(rows) == 1 and rows[0].shares:
         notes.append("one picture alone cannot be mixed with another; ask for two or more with --pictures")
-    return Preview(pack.shown_path, len(train), seed, recipe.augment, tuple(shown), tuple(notes))
+    return tuple(notes)
 
 
 def _examples(train: np.ndarray, labels: np.ndarray, num: int, seed: int) -> np.ndarray:
