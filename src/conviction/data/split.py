@@ -133,10 +133,11 @@ def divide(pack: Pack, config: SplitConfig, seed: int) -> Splits:
     for name, rows in (("training", splits.train), ("validation", splits.validation), ("test", splits.sealed_test)):
         if len(rows) == 0:
             raise DataError(f"The {name} split is empty. Add pictures, or change split.validation and split.test.")
-    if untaught := splits.absent_classes(pack)["train"]:
+    taught = {pack.classes[label] for label in np.unique(pack.labels[splits.train]).tolist()}
+    if len(taught) == 1 < len(pack.classes):
         raise DataError(
-            f"No picture of {listed(untaught)} is in the training split, so that a network could never learn it. Place "
-            "some there, or leave the class out."
+            f"The training split holds one class only, {taught.pop()!r}; a classifier needs at least two. Place pictures of "
+            "the others there."
         )
     return splits
 

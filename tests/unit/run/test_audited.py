@@ -147,7 +147,7 @@ def test_unreadable_files_are_named_where_too_few_pictures_are_left(photos: Path
     record = audit_data(photos)
     assert len(record.unreadable) == 10
     assert record.totals == {"train": 10, "validation": 20, "test": 20}
-    assert "No picture of 'dog' is in the training split" in record.notes[-1]
+    assert "The training split holds one class only, 'cat'" in record.notes[-1]
 
 
 def test_pictures_of_one_colour_alone(tmp_path: Path) -> None:
