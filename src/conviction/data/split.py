@@ -136,8 +136,8 @@ def divide(pack: Pack, config: SplitConfig, seed: int) -> Splits:
     taught = {pack.classes[label] for label in np.unique(pack.labels[splits.train]).tolist()}
     if len(taught) == 1 < len(pack.classes):
         raise DataError(
-            f"The training split holds one class only, {taught.pop()!r}; a classifier needs at least two. Place pictures of "
-            "the others there."
+            f"The training split holds one class only, {taught.pop()!r}; a classifier needs at least two. Place "
+            "pictures of the others there."
         )
     return splits
 
