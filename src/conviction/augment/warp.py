@@ -202,32 +202,32 @@ class RandomResizedCrop(Placement):
     def matrices(self, num_images: int, size_px: Size, draw: Draw) -> Float[Tensor, "B 3 3"]:
         """A stretch and a shift for each image."""
         wanted = self.output_size(size_px)[0]
-        height_B, width_B = self._parts(num_images, size_px, draw)
-        places = torch.rand((2, num_images), generator=draw.generator)
-        top_B = (places[0] * (size_px[0] - height_B + 1)).floor()
-        left_B = (places[1] * (size_px[1] - width_B + 1)).floor()
+        top_B, left_B, height_B, width_B = self._parts(num_images, size_px, draw)
         matrix = shifts(left_B + (width_B - size_px[1]) / 2, top_B + (height_B - size_px[0]) / 2)
         matrix[:, 0, 0], matrix[:, 1, 1] = width_B / wanted, height_B / wanted
         return matrix
 
-    def _parts(self, num_images: int, size_px: Size, draw: Draw) -> tuple[Float[Tensor, " B"], Float[Tensor, " B"]]:
-        """Height and width of each part: the first of ten draws that fits, else the largest in the middle."""
+    def _parts(self, num_images: int, size_px: Size, draw: Draw) -> Float[Tensor, "4 B"]:
+        """Top, left, height and width of each part: the first of ten draws that fits, else the largest in the middle.
+
+        Of pictures much wider or higher than the ratios allow, the largest is cut to the nearest of them.
+        """
         config, (height, width) = self._config, size_px
         draws = torch.rand((2, self._TRIES, num_images), generator=draw.generator)
         area = height * width * (config.smallest_area + draws[0] * (config.largest_area - config.smallest_area))
         ratio = ((draws[1] * 2 - 1) * math.log(config.largest_ratio)).exp()
         widths, heights = (area * ratio).sqrt().round(), (area / ratio).sqrt().round()
         fits = (widths <= width) & (heights <= height) & (widths > 0) & (heights > 0)
-        first = fits.int().argmax(dim=0)
-        images = torch.arange(num_images)
-        # A picture much wider or higher than the ratios allow is cut to the nearest of them.
+        first, images = fits.int().argmax(dim=0), torch.arange(num_images)
+        height_B, width_B = heights[first, images], widths[first, images]
+        places = torch.rand((2, num_images), generator=draw.generator)
+        top_B = (places[0] * (height - height_B + 1)).floor()
+        left_B = (places[1] * (width - width_B + 1)).floor()
         largest_height = min(height, round(width * config.largest_ratio))
         largest_width = min(width, round(height * config.largest_ratio))
-        any_fits = fits.any(dim=0)
-        return (
-            torch.where(any_fits, heights[first, images], float(largest_height)),
-            torch.where(any_fits, widths[first, images], float(largest_width)),
-        )
+        middle = ((height - largest_height) // 2, (width - largest_width) // 2, largest_height, largest_width)
+        drawn, fallback = torch.stack([top_B, left_B, height_B, width_B]), torch.tensor(middle).float()[:, None]
+        return torch.where(fits.any(dim=0), drawn, fallback)
 
 
 _SIMARD = "P. Simard et al., Best practices for convolutional neural networks, 2003"
