@@ -24,6 +24,8 @@ SETTINGS: dict[str, dict[str, Any]] = {
 }
 # It changes an image by its row and the epoch alone, whatever the generator.
 WITHOUT_A_DRAW = {"alternating_flip"}
+# It refuses pictures without colours.
+OF_COLOURS = {"hue", "saturation", "grayscale"}
 NUM_CLASSES = 5
 
 
@@ -57,6 +59,10 @@ class TestEveryAugmentation:
     @pytest.mark.parametrize("num_channels", [1, 3])
     @pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
     def test_shape_type_and_range(self, name: str, num_channels: int, dtype: torch.dtype) -> None:
+        if num_channels == 1 and name in OF_COLOURS:
+            with pytest.raises(ConfigError, match="needs pictures in colour"):
+                build_augmentations([config_of(name)], (num_channels, 24, 20), NUM_CLASSES)
+            return
         augment = build_augmentations([config_of(name)], (num_channels, 24, 20), NUM_CLASSES)
         height, width = augment.output_size((24, 20))
         assert augmented_shape([config_of(name)], (num_channels, 24, 20)) == (num_channels, height, width)
@@ -149,6 +155,50 @@ def test_a_cut_larger_than_the_picture_is_refused(name: str) -> None:
     assert augmented_shape([config], (3, 9, 12)) == (3, 9, 9)
     with pytest.raises(ConfigError, match=rf"{name}: `size_px <= 8`.*but got size_px=9"):
         build_augmentations([config], (3, 8, 12), 2)
+
+
+UNFIT: list[tuple[str, dict[str, Any], tuple[int, int, int], str]] = [
+    ("hue", {}, (1, 9, 9), r"hue needs pictures in colour, of 3 channels, but got 1"),
+    ("saturation", {}, (1, 9, 9), r"saturation needs pictures in colour"),
+    ("grayscale", {}, (4, 9, 9), r"grayscale needs pictures in colour, of 3 channels, but got 4"),
+    (
+        "color_jitter",
+        {"brightness": 0, "contrast": 0},
+        (1, 9, 9),
+        r"color_jitter without brightness and contrast needs",
+    ),
+    ("jpeg", {}, (2, 9, 9), r"jpeg: pictures must have 1 channel, grey, or 3.*but got 2"),
+    ("cutout", {"size_px": 12}, (3, 9, 12), r"cutout: `size_px < 12`.* must hold, but got size_px=12"),
+    ("random_erasing", {"smallest_area": 0.3}, (3, 7, 500), r"none of smallest_area=0.3 and .* fits into 7×500"),
+    ("random_erasing", {"smallest_area": 0.95, "largest_area": 0.95}, (3, 9, 9), r"fits into 9×9"),
+    ("random_erasing", {}, (3, 1, 9), r"fits into 1×9"),
+]
+
+
+@pytest.mark.parametrize(("name", "settings", "shape", "message"), UNFIT)
+def test_what_pictures_cannot_have_is_refused_before_training(
+    name: str, settings: dict[str, Any], shape: tuple[int, int, int], message: str
+) -> None:
+    """Whatever `p` is, so that the draw of the first batch does not decide it."""
+    for p in (0.01, 1.0):
+        config: Any = AUGMENTATIONS[name].config(p=p, **settings)
+        with pytest.raises(ConfigError, match=message):
+            build_augmentations([config], shape, 2)
+
+
+def test_what_pictures_must_have_is_asked_of_those_that_an_entry_sees() -> None:
+    """After a crop there is less to erase from."""
+    crop, cutout = AUGMENTATIONS["crop_to"].config(size_px=6), AUGMENTATIONS["cutout"].config(size_px=6)
+    configs: list[Any] = [cutout, crop]
+    assert build_augmentations(configs, (3, 9, 12), 2).output_size((9, 12)) == (6, 6)
+    with pytest.raises(ConfigError, match=r"cutout: `size_px < 6`"):
+        build_augmentations(configs[::-1], (3, 9, 12), 2)
+
+
+def test_a_jitter_of_grey_pictures_leaves_their_colours_out() -> None:
+    picture = noise(16, 1)
+    jitter: Any = build_augmentations([config_of("color_jitter")], (1, 24, 20), 2)
+    assert not torch.equal(changed(jitter, picture, seeded()), picture)
 
 
 SENSELESS: list[tuple[str, dict[str, Any]]] = [

@@ -43,6 +43,9 @@ class Augmentation:
         """
         return size_px
 
+    def check(self, input_shape: tuple[int, int, int]) -> None:
+        """Whether images of this shape (C, H, W) can be augmented so. Raises: ConfigError where they cannot."""
+
 
 class Placement(Augmentation, ABC):
     """An augmentation that moves pixels. Neighbours in a recipe are composed into one resampling.

@@ -11,6 +11,7 @@ from pydantic import Field
 from torch import Generator, Tensor
 
 from conviction.augment.base import AUGMENTATIONS, AugmentConfig, Recolouring, uniform
+from conviction.core.errors import ConfigError
 
 Strength = Annotated[float, Field(gt=0, le=1, description="s: the factor is uniform on [1 − s, 1 + s]")]
 NoStrength = Annotated[
@@ -65,7 +66,10 @@ class GrayscaleConfig(ColourConfig):
 
 
 class ColorJitterConfig(ColourConfig):
-    """Brightness, contrast, saturation and hue, in an order that each batch draws anew."""
+    """Brightness, contrast, saturation and hue, in an order that each batch draws anew.
+
+    Of pictures without colours, brightness and contrast alone.
+    """
 
     name: Literal["color_jitter"] = "color_jitter"
     brightness: NoStrength = 0.4
@@ -129,18 +133,32 @@ def hue(images: Image, turns_B: Factors) -> Image:
 
 
 _BY_CHANNEL = (contrast, saturation, hue)
+_COLOUR_CHANNELS = 3
+
+
+def _check_colour(name: str, num_channels: int) -> None:
+    if num_channels != _COLOUR_CHANNELS:
+        raise ConfigError(
+            f"{name} needs pictures in colour, of 3 channels, but got {num_channels}: nothing would change. Remove it "
+            "from `augment`, or set `data.color: rgb` where the files have colours."
+        )
 
 
 class ByFactor(Recolouring):
     """A change by a factor, or an amount, that each image draws on an interval."""
 
     def __init__(self, change: Callable[[Image, Factors], Image], low: float, high: float, p: float) -> None:
-        self._change, self._low, self._high, self.p = change, low, high, p
+        self.change, self._low, self._high, self.p = change, low, high, p
         self.by_channel = change in _BY_CHANNEL
+
+    def check(self, input_shape: tuple[int, int, int]) -> None:
+        """Raises: ConfigError where colours are changed and there are none."""
+        if self.change in (saturation, hue):
+            _check_colour(self.change.__name__, input_shape[0])
 
     def recolour(self, images: Image, generator: Generator) -> Image:
         """Each image by its own draw."""
-        return self._change(images, uniform(len(images), self._low, self._high, generator))
+        return self.change(images, uniform(len(images), self._low, self._high, generator))
 
 
 class Grayscale(Recolouring):
@@ -151,18 +169,28 @@ class Grayscale(Recolouring):
     def __init__(self, p: float) -> None:
         self.p = p
 
+    def check(self, input_shape: tuple[int, int, int]) -> None:
+        """Raises: ConfigError where there are no colours."""
+        _check_colour("grayscale", input_shape[0])
+
     def recolour(self, images: Image, generator: Generator) -> Image:
         """Grey."""
         return grey(images).expand_as(images).clone()
 
 
 class ColorJitter(Recolouring):
-    """Several changes in a random order."""
+    """Several changes in a random order; of pictures without colours, saturation and hue are left out."""
 
     by_channel = True
 
     def __init__(self, parts: list[ByFactor], p: float) -> None:
         self._parts, self.p = parts, p
+        self.changes_colours_alone = bool(parts) and all(part.change in (saturation, hue) for part in parts)
+
+    def check(self, input_shape: tuple[int, int, int]) -> None:
+        """Raises: ConfigError where nothing but colours is changed and there are none."""
+        if self.changes_colours_alone:
+            _check_colour("color_jitter without brightness and contrast", input_shape[0])
 
     def recolour(self, images: Image, generator: Generator) -> Image:
         """Each image by its own draws, all in the same order."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Literal
 
 import torch
@@ -12,6 +11,8 @@ from torch.nn import functional
 
 from conviction.augment.base import AUGMENTATIONS, AugmentConfig, Recolouring, uniform
 from conviction.augment.colour import ByFactor, Factors, Image, Strength, blend
+from conviction.augment.rectangle import rectangles
+from conviction.core.errors import ConfigError
 
 
 class DetailConfig(AugmentConfig):
@@ -52,7 +53,7 @@ class GaussianNoiseConfig(DetailConfig):
 
 
 class RandomErasingConfig(DetailConfig):
-    """Erase a rectangle of each image, or fill it with noise."""
+    """Erase a rectangle of each image, or fill it with noise; areas are those before sides are rounded to pixels."""
 
     name: Literal["random_erasing"] = "random_erasing"
     smallest_area: float = Field(0.02, gt=0, lt=1, description="Smallest share of the image that is erased")
@@ -147,17 +148,29 @@ class RandomErasing(Recolouring):
     def __init__(self, config: RandomErasingConfig) -> None:
         self._config, self.p = config, config.p
 
+    def check(self, input_shape: tuple[int, int, int]) -> None:
+        """Raises: ConfigError where no rectangle would fit into the picture."""
+        config, (_, height, width) = self._config, input_shape
+        area = config.smallest_area * height * width
+        # The ratios that leave sides which are rounded to less than the picture's.
+        lowest = max(1 / config.largest_ratio, area / (width - 0.5) ** 2)
+        highest = min(config.largest_ratio, (height - 0.5) ** 2 / area)
+        if min(height, width) < 2 or lowest > highest:
+            raise ConfigError(
+                f"random_erasing: a rectangle must fit into the pictures, but none of smallest_area="
+                f"{config.smallest_area:g} and largest_ratio={config.largest_ratio:g} fits into {height}×{width}. "
+                "Lower `smallest_area`, or raise `largest_ratio`."
+            )
+
     def recolour(self, images: Image, generator: Generator) -> Image:
-        """Each image by its own draw; a rectangle that would not fit is cut to the image's side."""
+        """Each image by the first of ten draws that fits, as torchvision does it; left alone where none does."""
         config, (num, _, height, width) = self._config, images.shape
-        area_B = uniform(num, config.smallest_area, config.largest_area, generator) * (height * width)
-        limit = math.log(config.largest_ratio)
-        ratio_B = uniform(num, -limit, limit, generator).exp()
-        height_B = (area_B * ratio_B).sqrt().round().clamp(1, height)
-        width_B = (area_B / ratio_B).sqrt().round().clamp(1, width)
-        places = torch.rand((2, num), generator=generator)
-        top_B = (places[0] * (height - height_B + 1)).floor()
-        left_B = (places[1] * (width - width_B + 1)).floor()
+        areas = (config.smallest_area, config.largest_area)
+        found, fits_B = rectangles(
+            num, (height, width), (height - 1, width - 1), areas, config.largest_ratio, generator
+        )
+        # Without a height nothing is erased.
+        top_B, left_B, height_B, width_B = torch.where(fits_B, found, 0.0)
         mask = boxes(top_B, left_B, height_B, width_B, (height, width)).to(images.device)
         if config.fill == "noise":
             return torch.where(mask, torch.rand(images.shape, generator=generator).to(images.device), images)
@@ -169,6 +182,15 @@ class Cutout(Recolouring):
 
     def __init__(self, size_px: int, p: float) -> None:
         self._size_px, self.p = size_px, p
+
+    def check(self, input_shape: tuple[int, int, int]) -> None:
+        """Raises: ConfigError where nothing of a picture might be left."""
+        longer = max(input_shape[1:])
+        if self._size_px >= longer:
+            raise ConfigError(
+                f"cutout: `size_px < {longer}`, the pictures' longer side, must hold, but got size_px={self._size_px}: "
+                "a picture could be erased altogether."
+            )
 
     def recolour(self, images: Image, generator: Generator) -> Image:
         """Each image by its own draw."""

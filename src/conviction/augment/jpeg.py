@@ -11,6 +11,7 @@ from torch import Generator, Tensor
 from torch.nn import functional
 
 from conviction.augment.base import AUGMENTATIONS, GREY_LEVELS, AugmentConfig, Recolouring
+from conviction.core.errors import ConfigError
 
 Image = Float[Tensor, "B C H W"]
 Plane = Float[Tensor, "B _ _ _"]
@@ -182,6 +183,14 @@ class Jpeg(Recolouring):
 
     def __init__(self, config: JpegConfig) -> None:
         self._config, self.p = config, config.p
+
+    def check(self, input_shape: tuple[int, int, int]) -> None:
+        """Raises: ConfigError for other pictures than JPEG holds."""
+        if input_shape[0] not in (1, 3):
+            raise ConfigError(
+                f"jpeg: pictures must have 1 channel, grey, or 3, red, green and blue, but got {input_shape[0]}. "
+                "Remove it from `augment`."
+            )
 
     def recolour(self, images: Image, generator: Generator) -> Image:
         """Each image by its own draw."""

@@ -159,7 +159,12 @@ def build_augmentations(
 
     Raises: ConfigError where one of them cannot be applied to such images.
     """
-    augment = Augmenter([AUGMENTATIONS[config.name].build(config) for config in configs], num_classes)
+    built = [AUGMENTATIONS[config.name].build(config) for config in configs]
+    size_px: Size = input_shape[1:]
+    for augmentation in built:
+        augmentation.check((input_shape[0], *size_px))
+        size_px = augmentation.output_size(size_px)
+    augment = Augmenter(built, num_classes)
     images = torch.zeros((2, *input_shape), dtype=torch.uint8)
     augment(images, torch.zeros(2, dtype=torch.int64), Draw(Generator(), 1, torch.arange(2)))
     return augment

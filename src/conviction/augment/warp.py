@@ -21,6 +21,7 @@ from conviction.augment.base import (
     uniform,
 )
 from conviction.augment.geometric import shifts
+from conviction.augment.rectangle import rectangles
 from conviction.core.errors import ConfigError
 from conviction.data.stream import Draw
 
@@ -182,8 +183,6 @@ class Warp(Placement):
 class RandomResizedCrop(Placement):
     """A part of each image, brought to one size."""
 
-    _TRIES = 10
-
     def __init__(self, config: RandomResizedCropConfig) -> None:
         self.interpolation = config.interpolation
         self.smooths = config.interpolation == "bilinear"
@@ -213,21 +212,12 @@ class RandomResizedCrop(Placement):
         Of pictures much wider or higher than the ratios allow, the largest is cut to the nearest of them.
         """
         config, (height, width) = self._config, size_px
-        draws = torch.rand((2, self._TRIES, num_images), generator=draw.generator)
-        area = height * width * (config.smallest_area + draws[0] * (config.largest_area - config.smallest_area))
-        ratio = ((draws[1] * 2 - 1) * math.log(config.largest_ratio)).exp()
-        widths, heights = (area * ratio).sqrt().round(), (area / ratio).sqrt().round()
-        fits = (widths <= width) & (heights <= height) & (widths > 0) & (heights > 0)
-        first, images = fits.int().argmax(dim=0), torch.arange(num_images)
-        height_B, width_B = heights[first, images], widths[first, images]
-        places = torch.rand((2, num_images), generator=draw.generator)
-        top_B = (places[0] * (height - height_B + 1)).floor()
-        left_B = (places[1] * (width - width_B + 1)).floor()
+        areas = (config.smallest_area, config.largest_area)
+        drawn, fits_B = rectangles(num_images, size_px, size_px, areas, config.largest_ratio, draw.generator)
         largest_height = min(height, round(width * config.largest_ratio))
         largest_width = min(width, round(height * config.largest_ratio))
         middle = ((height - largest_height) // 2, (width - largest_width) // 2, largest_height, largest_width)
-        drawn, fallback = torch.stack([top_B, left_B, height_B, width_B]), torch.tensor(middle).float()[:, None]
-        return torch.where(fits.any(dim=0), drawn, fallback)
+        return torch.where(fits_B, drawn, torch.tensor(middle).float()[:, None])
 
 
 _SIMARD = "P. Simard et al., Best practices for convolutional neural networks, 2003"

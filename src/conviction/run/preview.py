@@ -90,15 +90,38 @@ def parse_augmentation(text: str) -> str | dict[str, Any]:
     if not colon:
         return name.strip()
     settings: dict[str, Any] = {"name": name.strip()}
-    for part in rest.split(","):
+    for part in _separated(rest):
         key, equals, value = part.partition("=")
-        if not equals or not key.strip():
+        key = key.strip()
+        if not equals or not key:
             raise ConfigError(
                 "An augmentation is written NAME, NAME:KEY=VALUE,KEY=VALUE or {name: NAME, KEY: VALUE}, but got "
                 f"{text!r}."
             )
-        settings[key.strip()] = read_yaml(value, f"The value of {key.strip()}")
+        if key in settings:
+            raise ConfigError(
+                f"Each setting of an augmentation is written once, and its name before the colon, but got {key!r} "
+                f"again in {text!r}."
+            )
+        settings[key] = read_yaml(value, f"The value of {key}")
     return settings
+
+
+def _separated(text: str) -> list[str]:
+    """What stands between commas, but for those within brackets and quotation marks."""
+    parts, depth, quotation = [""], 0, ""
+    for letter in text:
+        if quotation:
+            quotation = "" if letter == quotation else quotation
+        elif letter in "'\"":
+            quotation = letter
+        else:
+            depth += (letter in "{[") - (letter in "}]")
+        if letter == "," and depth <= 0 and not quotation:
+            parts.append("")
+        else:
+            parts[-1] += letter
+    return parts
 
 
 def preview_augmentations(

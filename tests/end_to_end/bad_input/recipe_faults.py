@@ -68,6 +68,34 @@ command_case(
     ("NAME:KEY=VALUE", "'rotate:degrees'"),
     *("data", "preview", "digits", "--augment", "rotate:degrees"),
 )
+command_case(
+    "Recipe",
+    "setting of an augmentation given twice",
+    "config",
+    ("written once", "'padding_px' again"),
+    *("data", "preview", "digits", "--augment", "random_crop:padding_px=2,padding_px=1"),
+)
+command_case(
+    "Recipe",
+    "augmentation of colours for grey pictures",
+    "config",
+    ("hue needs pictures in colour", "`data.color: rgb`"),
+    *digits_with("augment=[hue]"),
+)
+command_case(
+    "Recipe",
+    "cutout as large as the pictures",
+    "config",
+    ("`size_px < 8`", "got size_px=8"),
+    *digits_with("augment=[cutout]"),
+)
+command_case(
+    "Recipe",
+    "random erasing that fits into no picture",
+    "config",
+    ("fits into 8×8", "Lower `smallest_area`"),
+    *digits_with("augment=[{name: random_erasing, smallest_area: 0.95, largest_area: 0.97}]"),
+)
 command_case("Recipe", "unknown data source", "config", ("data", "Did you mean 'mnist'?"), *digits_with("data=mnst"))
 command_case("Recipe", "override without a value", "config", ("KEY=VALUE", "fit.epochs"), *digits_with("fit.epochs"))
 command_case(

@@ -36,8 +36,8 @@ COLOURED = torch.tensor([200, 100, 40], dtype=torch.uint8).view(1, 3, 1, 1)
 
 @pytest.mark.parametrize("name", ["invert", "grayscale", "brightness", "hue", "gaussian_noise", "cutout", "solarize"])
 def test_as_many_images_as_asked_for(name: str) -> None:
-    images = COLOURED.expand(NUM, 3, 6, 6).clone()
-    touched = (changed(built(name, (3, 6, 6), p=0.3), images) != images).flatten(1).any(dim=1)
+    images = COLOURED.expand(NUM, 3, 9, 9).clone()
+    touched = (changed(built(name, (3, 9, 9), p=0.3), images) != images).flatten(1).any(dim=1)
     assert stats.binomtest(int(touched.sum()), NUM, 0.3).pvalue > 1e-3
 
 

@@ -319,3 +319,47 @@ def test_the_middle_of_a_cutout_lies_anywhere() -> None:
     assert (pixels[2:] == 1).all()
     counts = np.bincount((pixels[0] * 9 + pixels[1]).int().numpy(), minlength=54)
     assert stats.chisquare(counts).pvalue > 1e-3
+
+
+def torchvision_boxes(size_px: Size, smallest: float, largest: float, ratio: float) -> Tensor:
+    """Top, left, height and width (4, B) of what torchvision erases; all 0 where it erases nothing."""
+    transform = v2.RandomErasing(p=1.0, scale=(smallest, largest), ratio=(1 / ratio, ratio))
+    image = torch.zeros((1, *size_px))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        drawn = [transform.make_params([image]) for _ in range(NUM)]
+    return torch.tensor([[one[key] if one["v"] is not None else 0 for one in drawn] for key in "ijhw"]).double()
+
+
+@pytest.mark.parametrize(
+    ("size_px", "smallest", "largest", "ratio"),
+    [
+        ((28, 28), 0.02, 0.33, 3.3),
+        ((20, 40), 0.3, 0.9, 2.0),
+        ((7, 500), 0.02, 0.04, 3.3),
+        ((500, 7), 0.02, 0.1, 3.3),
+    ],
+)
+def test_erased_rectangles_are_those_of_torchvision(
+    size_px: Size, smallest: float, largest: float, ratio: float
+) -> None:
+    """Of long pictures some are left as they are, where none of ten draws fits."""
+    settings = {"smallest_area": smallest, "largest_area": largest, "largest_ratio": ratio}
+    found = erased_boxes(changed("random_erasing", torch.ones((NUM, 1, *size_px)), p=1.0, **settings))
+    expected = torchvision_boxes(size_px, smallest, largest, ratio)
+    for ours, theirs in zip(found, expected, strict=True):
+        assert_same_distribution(ours, theirs)
+    left = [int((boxes[2] == 0).sum()) for boxes in (found, expected)]
+    assert stats.fisher_exact([left, [NUM - count for count in left]]).pvalue > 1e-3
+
+
+def test_erased_areas_of_long_pictures_lie_in_their_range() -> None:
+    boxes = erased_boxes(
+        changed("random_erasing", torch.ones((NUM, 1, 40, 200)), p=1.0, smallest_area=0.3, largest_area=0.33)
+    )
+    areas = (boxes[2] * boxes[3] / (40 * 200))[boxes[2] > 0]
+    # Half a pixel more or less on each side: the height is at most 39, and so at least √(2400 / 3.3) = 27 that the
+    # width is at most 2640 / 27 = 98.
+    assert len(areas) > 0
+    assert float(areas.min()) > 0.3 - 0.5 * (39.5 + 98) / 8000
+    assert float(areas.max()) < 0.33 + 0.5 * (39.5 + 98) / 8000

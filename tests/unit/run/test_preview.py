@@ -165,13 +165,41 @@ def test_a_recipe_without_augmentations_has_none_to_show(tmp_path: Path) -> None
             "{name: torchvision, transform: RandomPosterize, options: {bits: 3}}",
             {"name": "torchvision", "transform": "RandomPosterize", "options": {"bits": 3}},
         ),
+        (
+            "torchvision:transform=ElasticTransform,options={alpha: 30, sigma: [3, 4]}",
+            {"name": "torchvision", "transform": "ElasticTransform", "options": {"alpha": 30, "sigma": [3, 4]}},
+        ),
+        (
+            "torchvision:options={interpolation: 'a, b', fill: 0},transform=\"x,y\"",
+            {"name": "torchvision", "options": {"interpolation": "a, b", "fill": 0}, "transform": "x,y"},
+        ),
     ],
 )
 def test_augmentations_on_the_command_line(text: str, expected: Any) -> None:
     assert parse_augmentation(text) == expected
 
 
-@pytest.mark.parametrize("text", ["rotate:", "rotate:degrees", "rotate:=5", "rotate:p=0.5,", "rotate:p=[1", "{name: x"])
+@pytest.mark.parametrize(
+    "text", ["rotate:", "rotate:degrees", "rotate:=5", "rotate:p=0.5,", "rotate:p=[1", "{name: x", "rotate:}{,p=1"]
+)
 def test_what_is_no_augmentation_is_refused(text: str) -> None:
     with pytest.raises(ConfigError):
         parse_augmentation(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "key"),
+    [
+        ("random_crop:padding_px=2,padding_px=1", "padding_px"),
+        ("rotate:p=0.5, p =0.5", "p"),
+        ("rotate:name=scale", "name"),
+    ],
+)
+def test_a_setting_that_is_given_twice_is_refused(text: str, key: str) -> None:
+    with pytest.raises(ConfigError, match=rf"written once.*but got '{key}' again in '{text}'"):
+        parse_augmentation(text)
+
+
+def test_a_key_that_stands_twice_in_a_mapping_is_refused() -> None:
+    with pytest.raises(ConfigError):
+        parse_augmentation("{name: rotate, p: 0.5, p: 0.6}")
