@@ -210,7 +210,10 @@ def _build_blur(config: AugmentConfig) -> Recolouring:
 
 
 @AUGMENTATIONS.register(
-    "sharpness", SharpnessConfig, "Sharpen or smooth", "E. Cubuk et al., AutoAugment, 2018, appendix"
+    "sharpness",
+    SharpnessConfig,
+    "Sharpen or smooth",
+    reference="E. Cubuk et al., AutoAugment: learning augmentation strategies from data, 2019, appendix",
 )
 def _build_sharpness(config: AugmentConfig) -> Recolouring:
     assert isinstance(config, SharpnessConfig)

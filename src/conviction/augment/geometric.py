@@ -25,14 +25,14 @@ class FlipConfig(AugmentConfig):
     """Mirror each image, left to right, with probability `p`. Wrong where left and right differ, as in writing."""
 
     name: Literal["horizontal_flip"] = "horizontal_flip"
-    p: float = Field(0.5, ge=0, le=1)
+    p: float = Field(0.5, ge=0, le=1, description="Share of the images that are mirrored")
 
 
 class VerticalFlipConfig(AugmentConfig):
     """Mirror each image, top to bottom, with probability `p`."""
 
     name: Literal["vertical_flip"] = "vertical_flip"
-    p: float = Field(0.5, ge=0, le=1)
+    p: float = Field(0.5, ge=0, le=1, description="Share of the images that are mirrored")
 
 
 class AlternatingFlipConfig(AugmentConfig):
@@ -45,7 +45,8 @@ class RandomCropConfig(AugmentConfig):
     """Shift each image by up to `padding_px` in both directions."""
 
     name: Literal["random_crop"] = "random_crop"
-    padding_px: int = Field(4, ge=1, le=1024)
+    p: float = Field(1.0, ge=0, le=1, description="Share of the images that get it; the others are not shifted")
+    padding_px: int = Field(4, ge=1, le=1024, description="Largest shift, in both directions")
     outside: Outside = Field("black", description="What comes in from outside: black, the picture mirrored, its edge")
 
 
@@ -89,12 +90,15 @@ def _mirrored(flip_B: Tensor, axis: int) -> Float[Tensor, "B 3 3"]:
 
 
 class RandomCrop(Placement):
-    """Padded on all sides, then cut to the former size; both offsets are uniform on 0 … 2·padding_px."""
+    """Padded on all sides, then cut to the former size; both offsets are uniform on 0 … 2·padding_px.
+
+    Images that are not chosen are not shifted.
+    """
 
     is_exact: ClassVar[bool] = True
 
-    def __init__(self, padding_px: int, outside: Outside) -> None:
-        self._padding_px, self.outside = padding_px, outside
+    def __init__(self, padding_px: int, outside: Outside, p: float = 1.0) -> None:
+        self._padding_px, self.outside, self._p = padding_px, outside, p
 
     def matrices(self, num_images: int, size_px: Size, draw: Draw) -> Float[Tensor, "B 3 3"]:
         """A shift for each image."""
@@ -105,6 +109,8 @@ class RandomCrop(Placement):
                 f"padding_px={padding}: a picture could be shifted out of sight."
             )
         offsets_2B = torch.randint(0, 2 * padding + 1, (2, num_images), generator=draw.generator) - padding
+        if self._p < 1:
+            offsets_2B *= chosen(num_images, self._p, draw.generator)
         return shifts(offsets_2B[1].float(), offsets_2B[0].float())
 
 
@@ -165,10 +171,16 @@ def _build_alternating_flip(config: AugmentConfig) -> Placement:
     return AlternatingFlip()
 
 
-@AUGMENTATIONS.register("random_crop", RandomCropConfig, "Shift each image by up to padding_px", reference=_KRIZHEVSKY)
+@AUGMENTATIONS.register(
+    "random_crop",
+    RandomCropConfig,
+    "Shift each image by up to padding_px",
+    reference="K. He et al., Deep residual learning for image recognition, 2015, section 4.2, after C. Lee et al., "
+    "Deeply-supervised nets, 2015",
+)
 def _build_random_crop(config: AugmentConfig) -> Placement:
     assert isinstance(config, RandomCropConfig)
-    return RandomCrop(config.padding_px, config.outside)
+    return RandomCrop(config.padding_px, config.outside, config.p)
 
 
 @AUGMENTATIONS.register(

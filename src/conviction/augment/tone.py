@@ -111,7 +111,7 @@ class Tone(Recolouring):
         return self._change(images)
 
 
-_CUBUK = "E. Cubuk et al., AutoAugment, 2018, appendix"
+_CUBUK = "E. Cubuk et al., AutoAugment: learning augmentation strategies from data, 2019, appendix"
 
 
 @AUGMENTATIONS.register("invert", InvertConfig, "Turn light into dark", _CUBUK)

@@ -193,6 +193,15 @@ def only(part: str, strength: float) -> dict[str, float]:
     return {"brightness": 0, "contrast": 0, "saturation": 0, "hue": 0, part: strength}
 
 
+def test_crops_of_the_images_chosen_are_shifted_anywhere() -> None:
+    """0.6 of them to any of nine places, of which one is that of the others."""
+    found = matrices("random_crop", (20, 40), padding_px=1, p=0.6)
+    counts = torch.bincount((3 * found[:, 1, 2] + found[:, 0, 2] + 4).long(), minlength=9)
+    expected = torch.full((9,), NUM * 0.6 / 9, dtype=torch.float64)
+    expected[4] += NUM * 0.4
+    assert stats.chisquare(counts.numpy(), expected.numpy()).pvalue > 1e-3
+
+
 @pytest.mark.parametrize("settings", [("brightness", {"strength": 0.5}), ("color_jitter", only("brightness", 0.5))])
 def test_brightness_is_uniform_both_ways(settings: tuple[str, dict[str, Any]]) -> None:
     assert_uniform(changed(settings[0], COLOUR, **settings[1])[:, 0] / 0.6, 0.5, 1.5)
