@@ -107,7 +107,8 @@ def test_preview_of_one_picture_alone_says_that_it_is_not_mixed(tmp_path: Path) 
 def test_preview_of_a_recipes_own_augmentations(tmp_path: Path) -> None:
     recipe = tmp_path / "mine.yaml"
     recipe.write_text(
-        "data: digits\nsplit: {test: 0.1, validation: 0.1}\nnetwork: digits\nseed: 7\naugment: [mixup, cutout]\n"
+        "data: digits\nsplit: {test: 0.1, validation: 0.1}\nnetwork: digits\nseed: 7\n"
+        "augment: [mixup, {name: cutout, size_px: 3}]\n"
     )
     arguments = ("--pictures", "3", "--variants", "2", "--out", tmp_path / "mine.svg", "--json")
     found = conviction("data", "preview", recipe, *arguments).json

@@ -45,9 +45,9 @@ class RandomCropConfig(AugmentConfig):
     """Shift each image by up to `padding_px` in both directions."""
 
     name: Literal["random_crop"] = "random_crop"
-    p: float = Field(1.0, ge=0, le=1, description="Share of the images that get it; the others are not shifted")
     padding_px: int = Field(4, ge=1, le=1024, description="Largest shift, in both directions")
     outside: Outside = Field("black", description="What comes in from outside: black, the picture mirrored, its edge")
+    p: float = Field(1.0, ge=0, le=1, description="Share of the images that get it; the others are not shifted")
 
 
 class CropToConfig(AugmentConfig):
