@@ -185,11 +185,11 @@ class ColorJitter(Recolouring):
 
     def __init__(self, parts: list[ByFactor], p: float) -> None:
         self._parts, self.p = parts, p
-        self.changes_colours_alone = bool(parts) and all(part.change in (saturation, hue) for part in parts)
+        self._is_of_colours_alone = bool(parts) and all(part.change in (saturation, hue) for part in parts)
 
     def check(self, input_shape: tuple[int, int, int]) -> None:
         """Raises: ConfigError where nothing but colours is changed and there are none."""
-        if self.changes_colours_alone:
+        if self._is_of_colours_alone:
             _check_colour("color_jitter without brightness and contrast", input_shape[0])
 
     def recolour(self, images: Image, generator: Generator) -> Image:
