@@ -10,13 +10,14 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
-from torch.nn import functional
 
 from conviction.augment.base import Images, Resized, Size
 
 # A matrix is made of a few float32 products.
 _TOLERANCE_PX = 1e-3
 _UNDIVIDED_VALUES = 1 << 15
+# Of a picture: more take longer than resizing it alone, which takes some 50 µs whatever its size.
+_FEW_PRODUCTS = 2_000_000
 
 
 @dataclass(frozen=True)
@@ -54,33 +55,62 @@ def whole_parts(matrix_B33: Float[Tensor, "B 3 3"], old_size_px: Size, new_size_
 def resized_parts(images: Images, parts: Parts, new_size_px: Size) -> Resized:
     """Each image's part, bilinearly interpolated to one size with anti-aliasing, then flipped.
 
-    Same type as the input's. Before the flip it is torchvision's `resized_crop` with `antialias=True`.
+    Same type as the input's. Before the flip it is torchvision's `resized_crop` with `antialias=True`, of small grey
+    levels to one level.
     """
+    num_channels, height, width = images.shape[1:]
+    num_products = num_channels * new_size_px[0] * width * (height + new_size_px[1])
+    if images.device.type != "cpu" or num_products <= _FEW_PRODUCTS:
+        return weighted_parts(images, parts, new_size_px)
     pixels_BHWC = images.permute(0, 2, 3, 1).contiguous()
-    resized_BHWC = pixels_BHWC.new_empty((len(images), *new_size_px, images.shape[1]))
-    jobs = [
-        _Job(image[top : top + height, left : left + width], flips, resized)
-        for (top, left, height, width), flips, image, resized in zip(
-            parts.part_B4.tolist(),
-            parts.is_flipped_B2.tolist(),
-            pixels_BHWC,
-            torch.split(resized_BHWC.permute(0, 3, 1, 2), 1),
-            strict=True,
-        )
-    ]
-    if images.device.type == "cpu":
-        _resize_in_threads(jobs)
-    else:
-        for job in jobs:
-            axes = [axis for axis in range(2) if job.is_flipped[axis]]
-            job.resized.copy_(resized_as_float(job.part.flip(axes).permute(2, 0, 1)[None], new_size_px))
+    resized_BHWC = pixels_BHWC.new_empty((len(images), *new_size_px, num_channels))
+    _resize_in_threads(
+        [
+            _Job(image[top : top + height, left : left + width], flips, resized)
+            for (top, left, height, width), flips, image, resized in zip(
+                parts.part_B4.tolist(),
+                parts.is_flipped_B2.tolist(),
+                pixels_BHWC,
+                torch.split(resized_BHWC.permute(0, 3, 1, 2), 1),
+                strict=True,
+            )
+        ]
+    )
     return resized_BHWC.permute(0, 3, 1, 2)
 
 
-def resized_as_float(part: Images, new_size_px: Size) -> Resized:
-    """A part as GPUs resize it, which do so in float alone."""
-    resized = functional.interpolate(part.float(), new_size_px, mode="bilinear", antialias=True)
-    return resized.round_().to(torch.uint8) if part.dtype == torch.uint8 else resized.to(part.dtype)
+def weighted_parts(images: Images, parts: Parts, new_size_px: Size) -> Resized:
+    """The same as products with matrices of weights, all images at once: for small ones, and for GPUs."""
+    size_px: Size = (images.shape[2], images.shape[3])
+    rows_BNH, columns_BNW = (
+        _weights(
+            parts.part_B4[:, axis], parts.part_B4[:, 2 + axis], parts.is_flipped_B2[:, axis], size_px[axis], new_side
+        ).to(images.device)
+        for axis, new_side in enumerate(new_size_px)
+    )
+    num_images, num_channels, height, width = images.shape
+    pixels = images.permute(0, 2, 3, 1).float().reshape(num_images, height, width * num_channels)
+    shrunk = (rows_BNH @ pixels).view(num_images, new_size_px[0], width, num_channels).transpose(1, 2)
+    resized = columns_BNW @ shrunk.reshape(num_images, width, new_size_px[0] * num_channels)
+    resized_BCHW = resized.view(num_images, new_size_px[1], new_size_px[0], num_channels).permute(0, 3, 2, 1)
+    if images.dtype == torch.uint8:
+        return resized_BCHW.add(0.5).to(torch.uint8, memory_format=torch.channels_last)
+    return resized_BCHW.to(images.dtype).contiguous(memory_format=torch.channels_last)
+
+
+def _weights(
+    first_B: Int64[Tensor, " B"], side_B: Int64[Tensor, " B"], is_flipped_B: Bool[Tensor, " B"], old: int, new: int
+) -> Float[Tensor, "B N M"]:
+    """How much each old position along a side counts for each new one: a triangle as wide as what a pixel covers."""
+    scale_B11 = (side_B.double() / new)[:, None, None]
+    places_BN1 = torch.arange(new, dtype=torch.float64)[None, :, None] + 0.5
+    places_BN1 = torch.where(is_flipped_B[:, None, None], new - places_BN1, places_BN1)
+    centers_BN1 = first_B[:, None, None] + places_BN1 * scale_B11
+    olds = torch.arange(old)
+    weights = 1 - (olds + 0.5 - centers_BN1).abs() / scale_B11.clamp(min=1)
+    is_inside = (olds >= first_B[:, None]) & (olds < (first_B + side_B)[:, None])
+    weights = weights.clamp_(min=0) * is_inside[:, None, :]
+    return (weights / weights.sum(dim=2, keepdim=True)).float()
 
 
 class _Job(NamedTuple):
