@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -15,7 +15,6 @@ from conviction.augment.base import Images, Resized, Size
 
 # A matrix is made of a few float32 products.
 _TOLERANCE_PX = 1e-3
-_UNDIVIDED_VALUES = 1 << 15
 # Of a picture: more take longer than resizing it alone, which takes some 50 µs whatever its size.
 _FEW_PRODUCTS = 2_000_000
 
@@ -64,19 +63,44 @@ def resized_parts(images: Images, parts: Parts, new_size_px: Size) -> Resized:
         return weighted_parts(images, parts, new_size_px)
     pixels_BHWC = images.permute(0, 2, 3, 1).contiguous()
     resized_BHWC = pixels_BHWC.new_empty((len(images), *new_size_px, num_channels))
-    _resize_in_threads(
-        [
-            _Job(image[top : top + height, left : left + width], flips, resized)
-            for (top, left, height, width), flips, image, resized in zip(
-                parts.part_B4.tolist(),
-                parts.is_flipped_B2.tolist(),
-                pixels_BHWC,
-                torch.split(resized_BHWC.permute(0, 3, 1, 2), 1),
-                strict=True,
-            )
-        ]
-    )
+    _resize_in_threads(_cut(pixels_BHWC, parts), torch.split(resized_BHWC.permute(0, 3, 1, 2), 1))
     return resized_BHWC.permute(0, 3, 1, 2)
+
+
+def _cut(pixels_BHWC: Tensor, parts: Parts) -> list[np.ndarray]:
+    """Views of the parts (H, W, C), flipped."""
+    is_upside_down_B, is_mirrored_B = parts.is_flipped_B2.T.tolist()
+    # As a whole and all at once: numpy would mirror pixel by pixel.
+    rows = parts.is_flipped_B2[:, 1].nonzero().flatten()
+    mirrored = iter(pixels_BHWC.index_select(0, rows).flip(2).numpy())
+    width_px, views = pixels_BHWC.shape[2], []
+    for number, (top, left, height, width) in enumerate(parts.part_B4.tolist()):
+        if is_mirrored_B[number]:
+            image, left = next(mirrored), width_px - left - width
+        else:
+            image = pixels_BHWC[number].numpy()
+        view = image[top : top + height, left : left + width]
+        views.append(view[::-1] if is_upside_down_B[number] else view)
+    return views
+
+
+def _resize_in_threads(views: Sequence[np.ndarray], resized: Sequence[Tensor]) -> None:
+    """Resize each (H, W, C) into its tensor (1, C, H2, W2).
+
+    A thread does all of an image: where torch divides an image among threads, they wait for one another.
+    """
+    # `interpolate` cannot write where it is told to.
+    resize = torch.ops.aten._upsample_bilinear2d_aa.out
+    num_workers, size_px = torch.get_num_threads(), resized[0].shape[2:]
+
+    def resize_every(first: int) -> None:
+        for view, written in zip(views[first::num_workers], resized[first::num_workers], strict=True):
+            # Copied by numpy, which divides nothing.
+            part = torch.from_numpy(np.ascontiguousarray(view))
+            resize(part.permute(2, 0, 1)[None], size_px, False, out=written)
+
+    with ThreadPoolExecutor(num_workers) as workers:
+        list(workers.map(resize_every, range(num_workers)))
 
 
 def weighted_parts(images: Images, parts: Parts, new_size_px: Size) -> Resized:
@@ -111,39 +135,3 @@ def _weights(
     is_inside = (olds >= first_B[:, None]) & (olds < (first_B + side_B)[:, None])
     weights = weights.clamp_(min=0) * is_inside[:, None, :]
     return (weights / weights.sum(dim=2, keepdim=True)).float()
-
-
-class _Job(NamedTuple):
-    """A part (H, W, C), whether it is flipped along height and width, and where it goes, resized (1, C, H2, W2)."""
-
-    part: Tensor
-    is_flipped: list[bool]
-    resized: Tensor
-
-
-def _resize_in_threads(jobs: list[_Job]) -> None:
-    """Each thread does all of an image: where torch divides an image among threads, they wait for one another."""
-    # `interpolate` cannot write where it is told to.
-    resize = torch.ops.aten._upsample_bilinear2d_aa.out
-    num_workers = torch.get_num_threads()
-
-    def resize_every(first: int) -> None:
-        for part, is_flipped, resized in jobs[first::num_workers]:
-            resize(_copied(part, *is_flipped).permute(2, 0, 1)[None], resized.shape[2:], False, out=resized)
-
-    with ThreadPoolExecutor(num_workers) as workers:
-        list(workers.map(resize_every, range(num_workers)))
-
-
-def _copied(part: Tensor, is_upside_down: bool, is_mirrored: bool) -> Tensor:
-    """A part (H, W, C) as a tensor of its own, flipped, in this thread alone."""
-    rows = part.numpy()[::-1] if is_upside_down else part.numpy()
-    if not is_mirrored:
-        return torch.from_numpy(np.ascontiguousarray(rows))
-    # numpy mirrors pixel by pixel; torch does so fast, and divides nothing as small as this.
-    copied = np.empty(rows.shape, rows.dtype)
-    num_rows = max(1, _UNDIVIDED_VALUES // max(1, rows[0].size))
-    for start in range(0, len(rows), num_rows):
-        block = torch.from_numpy(np.ascontiguousarray(rows[start : start + num_rows]))
-        copied[start : start + num_rows] = block.flip(1).numpy()
-    return torch.from_numpy(copied)
