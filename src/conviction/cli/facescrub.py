@@ -29,6 +29,7 @@ _WHAT_THEY_MEAN = {
 }
 
 
+# An option is a parameter to typer, and each is on its own.
 def facescrub(
     lists: Annotated[list[Path], typer.Argument(metavar="LIST", help="FaceScrub's lists, parted by tabs.")],
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where class folders and manifest go.")],

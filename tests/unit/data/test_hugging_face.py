@@ -19,6 +19,7 @@ from conviction.core.errors import ConfigError, DataError
 from conviction.data.pack import load_pack
 from conviction.data.source.base import Entry, open_source
 from conviction.data.source.hugging_face import HuggingFaceConfig
+from conviction.data.split import SplitConfig, divide
 
 SAVED = Path(__file__).parents[2] / "data_sets"
 FEATURES = {"image": {"_type": "Image"}, "label": {"names": ["dog", "cat"], "_type": "ClassLabel"}}
@@ -266,11 +267,14 @@ def test_rows_that_cannot_be_used_are_refused(fault: str, tmp_path: Path) -> Non
 
 
 def test_a_group_in_two_splits_is_refused(tmp_path: Path) -> None:
-    columns = {"image": [picture(0)] * 2, "label": [0, 1], "owner": ["Ann", "Bob"]}
-    for part in ("train", "test"):
+    for part, owners in {"train": ["Ann", "Bob"], "validation": ["Cy", "Di"], "test": ["Ann", "Eve"]}.items():
+        columns = {"image": [picture(0)] * 2, "label": [0, 1], "owner": owners}
         write_parquet(tmp_path / "mine" / f"{part}.parquet", columns, FEATURES)
-    with pytest.raises(DataError, match="group 'Ann' is divided: test/0000000 is in test, and train/0000000 in train"):
-        opened(tmp_path / "mine", group_column="owner").entries()
+    pack = load_pack(HuggingFaceConfig(path=str(tmp_path / "mine"), group_column="owner"))
+    with pytest.raises(
+        DataError, match="group 'Ann' is divided: 'test/0000000' is placed in test, and 'train/0000000'"
+    ):
+        divide(pack, SplitConfig(), 0)
 
 
 def test_a_column_that_one_file_lacks_is_named(tmp_path: Path) -> None:

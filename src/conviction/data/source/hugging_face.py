@@ -163,16 +163,6 @@ class HuggingFace:
         labels = {entry.label for entry in entries}
         if len(labels) == 1:
             raise DataError(f"{self._path} holds one class only, {labels.pop()!r}; a classifier needs at least two.")
-        first: dict[str, Entry] = {}
-        for entry in entries:
-            if entry.group is None or entry.split is None:
-                continue
-            former = first.setdefault(entry.group, entry)
-            if former.split != entry.split:
-                raise DataError(
-                    f"The group {entry.group!r} is divided: {former.path} is in {former.split}, and {entry.path} in "
-                    f"{entry.split}. A group belongs to one split."
-                )
 
 
 def _choose(columns: Columns, config: HuggingFaceConfig, path: Path) -> _Chosen:

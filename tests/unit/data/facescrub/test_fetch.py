@@ -210,9 +210,9 @@ def test_port_where_nobody_listens() -> None:
         assert refusal(f"http://127.0.0.1:{port}/") == ("no_answer", "no connection to 127.0.0.1 (Connection refused)")
 
 
-def test_a_host_that_cannot_be_reached_is_not_waited_for_again(
-    server: PictureServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def dialled(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The IP addresses that were dialled, one by one; 127.0.0.9 does not answer."""
     dialled: list[str] = []
     dial = fetching._dial
 
@@ -223,6 +223,10 @@ def test_a_host_that_cannot_be_reached_is_not_waited_for_again(
         return dial(ip, port, timeout_s)
 
     monkeypatch.setattr(fetching, "_dial", counting)
+    return dialled
+
+
+def test_a_host_that_cannot_be_reached_is_not_waited_for_again(server: PictureServer, dialled: list[str]) -> None:
     fetcher = Fetcher(Limits(timeout_s=5.0), Quick(), is_any)
     server.answers["/away"] = redirect("http://127.0.0.9:8080/1.jpg")
     for url in ("http://127.0.0.9:8080/1.jpg", "http://127.0.0.9:8080/2.jpg", f"{server.url}/away"):
@@ -239,19 +243,7 @@ def test_a_host_that_cannot_be_reached_is_not_waited_for_again(
     assert server.asked["/bad"] == 6
 
 
-def test_a_host_is_asked_again_that_another_left_no_time_for(
-    server: PictureServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    dialled: list[str] = []
-    dial = fetching._dial
-
-    def counting(ip: str, port: int, timeout_s: float) -> socket.socket:
-        dialled.append(ip)
-        if ip == "127.0.0.9":
-            raise TimeoutError
-        return dial(ip, port, timeout_s)
-
-    monkeypatch.setattr(fetching, "_dial", counting)
+def test_a_host_is_asked_again_that_another_left_no_time_for(server: PictureServer, dialled: list[str]) -> None:
     moved = redirect("http://127.0.0.9:8080/1.jpg")
 
     def late(handler: Any) -> None:
