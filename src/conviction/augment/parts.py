@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from conviction.augment.base import Images, Resized, Size
+from conviction.core.shares import in_shares
 
 # A matrix is made of a few float32 products.
 _TOLERANCE_PX = 1e-3
@@ -31,7 +30,7 @@ class Parts:
     is_flipped_B2: Bool[Tensor, "B 2"]
     is_whole_B: Bool[Tensor, " B"]
 
-    def of(self, rows: Int64[Tensor, " N"]) -> Parts:
+    def of(self, rows: Int64[Tensor, " N"] | slice) -> Parts:
         """Those of some of the images."""
         return Parts(self.part_B4[rows], self.is_flipped_B2[rows], self.is_whole_B[rows])
 
@@ -61,46 +60,27 @@ def resized_parts(images: Images, parts: Parts, new_size_px: Size) -> Resized:
     num_products = num_channels * new_size_px[0] * width * (height + new_size_px[1])
     if images.device.type != "cpu" or num_products <= _FEW_PRODUCTS:
         return weighted_parts(images, parts, new_size_px)
-    pixels_BHWC = images.permute(0, 2, 3, 1).contiguous()
-    resized_BHWC = pixels_BHWC.new_empty((len(images), *new_size_px, num_channels))
-    _resize_in_threads(_cut(pixels_BHWC, parts), torch.split(resized_BHWC.permute(0, 3, 1, 2), 1))
-    return resized_BHWC.permute(0, 3, 1, 2)
+    images = images.contiguous(memory_format=torch.channels_last)
+    shape = (len(images), num_channels, *new_size_px)
+    resized = torch.empty(shape, dtype=images.dtype, memory_format=torch.channels_last)
+    seen = [
+        image[:, :, top : top + height, left : left + width]
+        for image, (top, left, height, width) in zip(torch.split(images, 1), parts.part_B4.tolist(), strict=True)
+    ]
+    flips = [[2 + axis for axis in (0, 1) if is_flipped[axis]] for is_flipped in parts.is_flipped_B2.tolist()]
+    written = torch.split(resized, 1)
+    in_shares(lambda share: _resize(seen[share], flips[share], written[share]), len(images))
+    return resized
 
 
-def _cut(pixels_BHWC: Tensor, parts: Parts) -> list[np.ndarray]:
-    """Views of the parts (H, W, C), flipped."""
-    is_upside_down_B, is_mirrored_B = parts.is_flipped_B2.T.tolist()
-    # As a whole and all at once: numpy would mirror pixel by pixel.
-    rows = parts.is_flipped_B2[:, 1].nonzero().flatten()
-    mirrored = iter(pixels_BHWC.index_select(0, rows).flip(2).numpy())
-    width_px, views = pixels_BHWC.shape[2], []
-    for number, (top, left, height, width) in enumerate(parts.part_B4.tolist()):
-        if is_mirrored_B[number]:
-            image, left = next(mirrored), width_px - left - width
-        else:
-            image = pixels_BHWC[number].numpy()
-        view = image[top : top + height, left : left + width]
-        views.append(view[::-1] if is_upside_down_B[number] else view)
-    return views
-
-
-def _resize_in_threads(views: Sequence[np.ndarray], resized: Sequence[Tensor]) -> None:
-    """Resize each (H, W, C) into its tensor (1, C, H2, W2).
-
-    A thread does all of an image: where torch divides an image among threads, they wait for one another.
-    """
+def _resize(parts: Sequence[Tensor], flips: Sequence[list[int]], written: Sequence[Tensor]) -> None:
+    """Resize parts (1, C, H, W) into their places (1, C, H2, W2), then flip them along the given dimensions."""
     # `interpolate` cannot write where it is told to.
     resize = torch.ops.aten._upsample_bilinear2d_aa.out
-    num_workers, size_px = torch.get_num_threads(), resized[0].shape[2:]
-
-    def resize_every(first: int) -> None:
-        for view, written in zip(views[first::num_workers], resized[first::num_workers], strict=True):
-            # Copied by numpy, which divides nothing.
-            part = torch.from_numpy(np.ascontiguousarray(view))
-            resize(part.permute(2, 0, 1)[None], size_px, False, out=written)
-
-    with ThreadPoolExecutor(num_workers) as workers:
-        list(workers.map(resize_every, range(num_workers)))
+    for part, dims, place in zip(parts, flips, written, strict=True):
+        resize(part, place.shape[2:], False, out=place)
+        if dims:
+            place.copy_(place.flip(dims))
 
 
 def weighted_parts(images: Images, parts: Parts, new_size_px: Size) -> Resized:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-
+import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from torch import Generator, Tensor
@@ -23,8 +22,8 @@ def rectangles(
     """
     draws = torch.rand((2, _TRIES, num), generator=generator)
     area = size_px[0] * size_px[1] * (areas[0] + draws[0] * (areas[1] - areas[0]))
-    ratio = ((draws[1] * 2 - 1) * math.log(largest_ratio)).exp()
-    widths, heights = (area * ratio).sqrt().round(), (area / ratio).sqrt().round()
+    ratio = largest_ratio ** (draws[1] * 2 - 1)
+    widths, heights = (_root(squares).round() for squares in (area * ratio, area / ratio))
     fits = (widths <= largest_px[1]) & (heights <= largest_px[0]) & (widths > 0) & (heights > 0)
     first, images = fits.int().argmax(dim=0), torch.arange(num)
     height_B, width_B = heights[first, images], widths[first, images]
@@ -32,3 +31,8 @@ def rectangles(
     top_B = (places[0] * (size_px[0] - height_B + 1)).floor()
     left_B = (places[1] * (size_px[1] - width_B + 1)).floor()
     return torch.stack([top_B, left_B, height_B, width_B]), fits.any(dim=0)
+
+
+def _root(numbers: Tensor) -> Tensor:
+    # torch's would wake all cores, even for so few; they then look for more work for milliseconds, beside what follows.
+    return torch.from_numpy(np.sqrt(numbers.numpy()))

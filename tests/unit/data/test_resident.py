@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import torch
 from PIL import Image
 from torch import Generator
 
+from conviction.core.errors import DataError
 from conviction.data import resident
 from conviction.data.pack import load_pack
 from conviction.data.resident import read_rows, release, rows_at_once
@@ -121,3 +123,34 @@ def test_arrays_in_memory_have_nothing_to_release() -> None:
     images = np.arange(12, dtype=np.uint8).reshape(3, 2, 2, 1)
     assert read_rows(images, np.array([2]))[0, 1, 1, 0] == 11
     assert torch.from_numpy(read_rows(images, slice(0, 1))).sum() == 6
+
+
+@pytest.fixture
+def large_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resident, "_LARGE_ROW_BYTES", 1)
+
+
+@pytest.mark.usefixtures("large_rows")
+@pytest.mark.parametrize("order", ["forwards", "backwards", "part of a map", "in memory", "deleted"])
+def test_large_rows_are_those_asked_for(order: str, mapped: np.ndarray) -> None:
+    rows, images = np.random.default_rng(1).permutation(NUM - 20), mapped
+    if order == "backwards":
+        images = mapped[::-1]
+    elif order == "part of a map":
+        images = mapped[20:]
+    elif order == "in memory":
+        images = np.array(mapped)
+    elif order == "deleted":
+        assert isinstance(mapped, np.memmap)
+        Path(str(mapped.filename)).unlink()
+    assert np.array_equal(read_rows(images, rows), np.array(images)[rows])
+    assert read_rows(images, rows[:0]).shape == (0, SIDE_PX, SIDE_PX, 3)
+
+
+@pytest.mark.usefixtures("large_rows")
+def test_of_a_file_that_was_cut_off_nothing_is_made_up(mapped: np.ndarray) -> None:
+    assert isinstance(mapped, np.memmap)
+    os.truncate(mapped.filename, mapped.offset + 5 * PICTURE_BYTES - 1)
+    assert read_rows(mapped, np.array([3])).shape == (1, SIDE_PX, SIDE_PX, 3)
+    with pytest.raises(DataError, match=r"mapped\.npy ends before its last picture\. Delete it; it is made anew\."):
+        read_rows(mapped, np.array([3, 4]))
