@@ -15,7 +15,9 @@ def main() -> NoReturn:
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, _leave)
     from conviction.cli.main import main as command_line
+    from conviction.core.device import wait_briefly
 
+    wait_briefly()
     command_line()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -335,3 +336,22 @@ def test_import_of_the_package_loads_nothing_heavy() -> None:
     script = "import sys, conviction; sys.exit(len({'torch', 'numpy', 'matplotlib'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="torch computes with GNU's OpenMP on Linux alone")
+@pytest.mark.parametrize(
+    ("own", "turns"),
+    [({}, "20000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "ACTIVE"}, "30000000000")],
+)
+def test_waiting_threads_give_their_cores_away_soon(own: dict[str, str], turns: str) -> None:
+    """As GNU's OpenMP says itself when torch is loaded."""
+    inherited = {key: value for key, value in os.environ.items() if key not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")}
+    shown = subprocess.run(
+        [sys.executable, "-m", "conviction", "inspect", "digits"],
+        env={**inherited, **own, "OMP_DISPLAY_ENV": "verbose"},
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=120,
+    )
+    assert f"GOMP_SPINCOUNT = '{turns}'" in shown.stderr
