@@ -87,8 +87,9 @@ _TURNS = "20000"
 def wait_briefly() -> None:
     """Let threads that wait for one another give their cores away soon; to be called before torch is loaded.
 
-    OpenMP's threads look for work for milliseconds, on cores that others need: beside one busy program a training step on
-    two cores took 235 ms instead of 135, and on an idle machine as long as before. Who set OpenMP's own variables knows better.
+    OpenMP's threads look for work for milliseconds, on cores that others need: beside one busy program a training step
+    on two cores took 235 ms instead of 135, and on an idle machine as long as before. Who set OpenMP's own variables
+    knows better.
     """
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", _TURNS)
