@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
-from command import conviction, start
+from command import conviction
+from conviction.data.decode import decode
 from pictures import jpeg_again, save, scene
 
 TRAIN = ("train", "digits", "--set", "fit.epochs=1", "--set", "network=perceptron", "--set", "standardize=scale")
@@ -160,17 +163,109 @@ def test_help_loads_neither_torch_nor_the_drawing_library() -> None:
     assert done.stdout.splitlines()[-1] == "[]"
 
 
-def test_an_interruption_leaves_nothing_behind(photos: Path, tmp_path: Path) -> None:
-    for number in range(60):
-        save(scene(1000 + number, (900, 900)), photos / "train" / "cat" / f"large-{number}.png")
-    process = start("data", "audit", str(photos), "--html", str(tmp_path / "audit.html"))
-    maps = Path(f"/proc/{process.pid}/maps")
-    # Pillow's library is loaded once the command is under way; before Python is, SIGINT is the system's.
-    while process.poll() is None and "_imaging" not in maps.read_text():
-        time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=60)
-    assert process.returncode == 130, err
-    assert "Traceback" not in err
+def test_an_interruption_leaves_nothing_behind(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In this process, at the twentieth picture: from outside one never knows how far a command is."""
+    read = iter(range(50))
+
+    def interrupting(*given: Any) -> Any:
+        if next(read) == 20:
+            os.kill(os.getpid(), signal.SIGINT)
+        return decode(*given)
+
+    monkeypatch.setattr("conviction.data.audit.gather.decode", interrupting)
+    finished = conviction("data", "audit", photos, "--html", tmp_path / "audit.html")
+    assert finished.code == 130, finished.err
+    assert "Traceback" not in finished.err
+    assert "Interrupted" in finished.err
     assert not (tmp_path / "audit.html").exists()
     assert not (tmp_path / "cache" / "audits").exists()
+
+
+ODD = {
+    "newline": "a\nLeaks       none.png",
+    "escape": "a\x1b[2J\x1b[31m.png",
+    "control": "a\x9b31m\x7f.png",
+    "turned round": "a\u202egnp.exe.png",
+    "no text": os.fsdecode(b"a\xff.png"),
+    "markup": "<script>alert(1)<\u2028script>.png",
+}
+
+
+@pytest.fixture
+def odd_photos(photos: Path) -> Path:
+    """As `photos`, with good pictures under names that a terminal or a page must not get as they are."""
+    for number, name in enumerate(ODD.values()):
+        save(scene(500 + number), photos / "train" / "cat" / "new.png").rename(photos / "train" / "cat" / name)
+    save(scene(600), photos / "train" / "ca\tt" / "1.png")
+    (photos / "train" / "dog" / "link.png").symlink_to("no\nwhere\x1b[1m")
+    # Such names are names: printable, whatever they would do as markup.
+    for name in ("[red]bold[/red].png", "<img src=x onerror=alert(1)>.png", "&amp;'\".png"):
+        save(np.full((9, 9, 3), 40, np.uint8), photos / "train" / "cat" / name)
+    return photos
+
+
+class TestOddNames:
+    def test_they_are_told_and_steer_no_terminal(self, odd_photos: Path) -> None:
+        finished = conviction("data", "audit", odd_photos)
+        assert finished.code == 0, finished.err
+        written = finished.out + finished.err
+        assert {letter for letter in written if not letter.isprintable()} == {"\n"}
+        assert "Unreadable  8 pictures" in finished.out
+        lines = finished.out.splitlines()
+        assert "'train/cat/a\\x1b[2J\\x1b[31m.png' has unprintable characters in its name: rename it" in lines
+        assert "… and 3 more" in lines
+        # The rest is examined as ever, and names that are only odd are shown as they are.
+        assert "training – test             0      1          0" in finished.out
+        assert "exact: 3 pictures within training" in lines
+        assert "  training    cat  train/cat/[red]bold[/red].png" in lines
+
+    def test_json_holds_the_names_themselves(self, odd_photos: Path) -> None:
+        finished = conviction("data", "audit", odd_photos, "--json")
+        assert {letter for letter in finished.out if not letter.isprintable()} == {"\n"}
+        finished.out.encode()
+        named = {one["picture"]["path"]: one for one in finished.json["unreadable"]}
+        assert set(named) == {
+            *(f"train/cat/{name}" for name in ODD.values()),
+            "train/ca\tt/1.png",
+            "train/dog/link.png",
+        }
+        assert named["train/ca\tt/1.png"]["picture"] == {"path": "train/ca\tt/1.png", "label": "ca\tt", "split": None}
+        assert named["train/dog/link.png"]["reason"] == r"is a link to 'no\nwhere\x1b[1m', which is not there"
+
+    def test_the_page_holds_no_markup_of_theirs(self, odd_photos: Path, tmp_path: Path) -> None:
+        assert conviction("data", "audit", odd_photos, "--html", tmp_path / "audit.html").code == 0
+        page = (tmp_path / "audit.html").read_text(encoding="utf-8")
+        assert {letter for letter in page if not letter.isprintable()} == {"\n"}
+        assert "<script" not in page
+        assert "<img src=x" not in page
+        assert "&#x27;train/cat/&lt;script&gt;alert(1)&lt;\\u2028script&gt;.png&#x27;" in page
+        assert "train/cat/&lt;img src=x onerror=alert(1)&gt;.png" in page
+
+    def test_a_training_names_one_and_stops(self, odd_photos: Path) -> None:
+        finished = conviction(*training_on(odd_photos, "data.unreadable=skip"))
+        assert finished.code == 2
+        assert finished.err.startswith(
+            r"Error: photos holds 'train/ca\tt/1.png', which has unprintable characters in its"
+        )
+        assert finished.err.count("\n") == 1
+
+
+class TestAnotherDivision:
+    SENTENCE = "The test split was drawn (seed 3) and is sealed in this division alone"
+
+    def test_a_drawn_test_split_comes_with_a_warning_where_pictures_are_named(self, tmp_path: Path) -> None:
+        for number in range(40):
+            save(scene(number), tmp_path / "photos" / ("cat", "dog")[number % 2] / f"{number:02d}.png")
+        audit = ("data", "audit", tmp_path / "photos", "--set", "seed=3", "--html", tmp_path / "audit.html")
+        finished = conviction(*audit)
+        assert self.SENTENCE not in finished.err
+        assert self.SENTENCE not in (tmp_path / "audit.html").read_text()
+        save(scene(0), tmp_path / "photos" / "cat" / "again.png")
+        finished = conviction(*audit)
+        assert f"note: {self.SENTENCE}" in finished.err
+        page = (tmp_path / "audit.html").read_text()
+        assert page.index(self.SENTENCE) < page.index("<img")
+
+    def test_one_that_the_source_places_does_not(self, photos: Path, tmp_path: Path) -> None:
+        finished = conviction("data", "audit", photos, "--html", tmp_path / "audit.html")
+        assert "sealed in this division" not in finished.err + (tmp_path / "audit.html").read_text()

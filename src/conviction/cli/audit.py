@@ -8,6 +8,7 @@ import typer
 
 from conviction.cli.options import JsonOption, SetOption
 from conviction.cli.output import Column, print_aside, print_json, print_lines, print_table
+from conviction.core.names import shown
 
 if TYPE_CHECKING:
     from conviction.core.audit_record import AuditRecord
@@ -77,13 +78,14 @@ def _print_audit(found: AuditRecord) -> None:
         nature_lines,
         odd_line,
         plain_line,
+        seal_line,
         size_line,
         unreadable_line,
     )
 
     print_lines(
         [
-            f"{found.path}: {size_line(found)}",
+            f"{shown(found.path)}: {size_line(found)}",
             "",
             f"Leaks       {leak_line(found)}",
             f"Labels      {label_line(found)}",
@@ -97,7 +99,8 @@ def _print_audit(found: AuditRecord) -> None:
         _print_pairs(found)
         _print_groups(found)
     _print_singles(found)
-    for line in (*found.notes, *nature_lines(found), *filter(None, [plain_line(found)])):
+    seal = seal_line(found) if found.pairs or found.findings else ""
+    for line in (*found.notes, *nature_lines(found), *filter(None, [plain_line(found), seal])):
         print_aside(f"note: {line}")
 
 
@@ -119,10 +122,10 @@ def _print_groups(found: AuditRecord) -> None:
 
     for group in found.groups[:_MOST_GROUPS]:
         print_lines([group_words(group)])
-        shown = group.pictures[:_MOST_OF_GROUP]
-        width = min(_MOST_LABEL_LETTERS, max(len(one.label) for one in shown))
-        print_lines(f"  {SPLIT_WORDS[one.split or 'train']:<11} {one.label:<{width}}  {one.path}" for one in shown)
-        if more := len(group.pictures) - len(shown):
+        named = group.pictures[:_MOST_OF_GROUP]
+        width = min(_MOST_LABEL_LETTERS, max(len(one.label) for one in named))
+        print_lines(f"  {SPLIT_WORDS[one.split or 'train']:<11} {one.label:<{width}}  {one.path}" for one in named)
+        if more := len(group.pictures) - len(named):
             print_lines([f"  and {more:,} more"])
     if (more := len(found.groups) - _MOST_GROUPS) > 0:
         print_lines([f"… and {more:,} more groups: --json lists all, --html FILE shows them."])
@@ -132,9 +135,10 @@ def _print_groups(found: AuditRecord) -> None:
 def _print_singles(found: AuditRecord) -> None:
     from conviction.core.audit_record import FINDING_KINDS
 
-    lists = [[f"{one.picture.path} {one.reason}" for one in found.unreadable]]
+    lists = [[f"{shown(one.picture.path)} {one.reason}" for one in found.unreadable]]
     lists += [
-        [f"{one.picture.path} {one.reason}" for one in found.findings if one.kind == kind] for kind in FINDING_KINDS
+        [f"{shown(one.picture.path)} {one.reason}" for one in found.findings if one.kind == kind]
+        for kind in FINDING_KINDS
     ]
     for lines in filter(None, lists):
         print_lines(lines[:_MOST_NAMED])

@@ -8,6 +8,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from conviction.core.names import is_printable
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -19,7 +21,10 @@ _WIDTH_WITHOUT_TERMINAL = 200
 
 def print_json(value: Any) -> None:
     """The command's one JSON document."""
-    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
+    # As JSON's own escapes: a file's name may hold what moves a terminal's cursor, or what no encoding has.
+    odd = {ord(letter): json.dumps(letter)[1:-1] for letter in set(text) - {"\n"} if not is_printable(letter)}
+    sys.stdout.write(text.translate(odd) + "\n")
     sys.stdout.flush()
 
 

@@ -125,7 +125,8 @@ class AuditRecord:
     Copies and unreadable files are looked for in all splits. The findings are about `num_judged` training and
     validation pictures; of the test split, pictures of one colour alone are among them. `by_nature` counts, by kind,
     what is so common that it describes the set: these are not listed. `num_plain` of the judged pictures have too
-    little contrast to be compared but for exact copies. `command` shows the audit again.
+    little contrast to be compared but for exact copies. Of equal pictures of one colour, `pairs` has the first
+    with each of the others. `command` shows the audit again.
     """
 
     source: str

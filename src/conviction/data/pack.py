@@ -27,7 +27,7 @@ from conviction.core.records import SplitName
 from conviction.data.decode import DecodeSettings, UnreadablePicture, as_array, decode
 from conviction.data.in_order import in_order
 from conviction.data.resident import read_rows, release, rows_at_once
-from conviction.data.source.base import Content, Entry, Source, SourceConfig, open_source
+from conviction.data.source.base import Content, Entry, Source, SourceConfig, open_source, refuse_faults
 from conviction.data.source.locate import cache_folder
 
 PACK_FORMAT = 3
@@ -190,6 +190,7 @@ def _build(
     """Decode everything into a folder beside `target`, then move it there in one step."""
     entries = source.entries()
     assert entries, "a source without pictures raises DataError itself"
+    refuse_faults(source.shown_path, entries)
     building = target.with_name(f"{_BUILDING_PREFIX}{target.name}")
     make_folder(building)
     try:

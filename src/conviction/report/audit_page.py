@@ -19,6 +19,7 @@ from conviction.core.audit_record import (
 )
 from conviction.core.errors import ConfigError, StorageError
 from conviction.core.files import write_text
+from conviction.core.names import shown
 from conviction.report.audit_style import STYLE
 from conviction.report.audit_text import (
     FINDING_HEADINGS,
@@ -33,6 +34,7 @@ from conviction.report.audit_text import (
     odd_line,
     plain_line,
     scope_lines,
+    seal_line,
     size_line,
     unreadable_line,
 )
@@ -53,16 +55,16 @@ def check_page_path(path: Path) -> None:
 
 def shown_pictures(record: AuditRecord) -> set[str]:
     """The pictures whose thumbnails the page shows; of the test split those alone that have a copy in another split."""
-    shown = {
+    paths = {
         picture.path
         for groups in _parted(record).values()
         for group in groups[:_MOST_GROUPS]
         for picture in group.pictures[:_MOST_OF_GROUP]
     }
     for kind in FINDING_KINDS:
-        shown |= {finding.picture.path for finding in _of_kind(record, kind)[:_MOST_OF_KIND]}
+        paths |= {finding.picture.path for finding in _of_kind(record, kind)[:_MOST_OF_KIND]}
     leaked = {pair.second.path for pair in record.pairs if pair.is_leak}
-    return shown - (_test_paths(record) - leaked)
+    return paths - (_test_paths(record) - leaked)
 
 
 def write_audit_page(record: AuditRecord, thumbnails: Mapping[str, str], path: Path) -> None:
@@ -72,11 +74,12 @@ def write_audit_page(record: AuditRecord, thumbnails: Mapping[str, str], path: P
 
 def audit_page(record: AuditRecord, thumbnails: Mapping[str, str]) -> str:
     """The whole page as text."""
-    title = escape(f"Audit of {record.path}")
+    title = escape(f"Audit of {shown(record.path)}")
     body = [
         f"<header><h1>{title}</h1><p>{escape(size_line(record))}</p></header>",
         _overview(record),
         _counts(record),
+        _seal(record, thumbnails),
         *(_groups(heading, groups, thumbnails) for heading, groups in _parted(record).items()),
         _unreadable(record),
         *(_findings(record, kind, heading, thumbnails) for kind, heading in FINDING_HEADINGS.items()),
@@ -128,6 +131,12 @@ def _counts(record: AuditRecord) -> str:
     )
 
 
+def _seal(record: AuditRecord, thumbnails: Mapping[str, str]) -> str:
+    """Above the thumbnails, where they are about to be looked at."""
+    line = seal_line(record)
+    return f'<p class="seal">{escape(line)}</p>' if line and thumbnails else ""
+
+
 def _parted(record: AuditRecord) -> dict[str, list[DuplicateGroup]]:
     """The groups under their headings, each group once."""
     parts: dict[str, list[DuplicateGroup]] = {
@@ -154,10 +163,10 @@ def _groups(heading: str, groups: Sequence[DuplicateGroup], thumbnails: Mapping[
         return ""
     cards = []
     for group in groups[:_MOST_GROUPS]:
-        shown = group.pictures[:_MOST_OF_GROUP]
-        more = len(group.pictures) - len(shown)
+        pictures = group.pictures[:_MOST_OF_GROUP]
+        more = len(group.pictures) - len(pictures)
         rest = f'<p class="more">and {more:,} more of this group</p>' if more else ""
-        figures = "".join(_figure(picture, thumbnails, SPLIT_WORDS[picture.split or "train"]) for picture in shown)
+        figures = "".join(_figure(picture, thumbnails, SPLIT_WORDS[picture.split or "train"]) for picture in pictures)
         warn = " warn" if group.is_leak or group.is_contradicting else ""
         cards.append(
             f'<article class="group{warn}"><h3>{escape(group_words(group))}</h3>'
@@ -168,7 +177,7 @@ def _groups(heading: str, groups: Sequence[DuplicateGroup], thumbnails: Mapping[
 
 
 def _figure(picture: AuditPicture, thumbnails: Mapping[str, str], remark: str) -> str:
-    path, label = escape(picture.path), escape(picture.label)
+    path, label = escape(shown(picture.path)), escape(shown(picture.label))
     source = thumbnails.get(picture.path)
     image = f'<img src="{escape(source)}" alt="">' if source else '<div class="unseen">not shown</div>'
     return (
@@ -181,7 +190,7 @@ def _unreadable(record: AuditRecord) -> str:
     if not record.unreadable:
         return ""
     items = "".join(
-        f"<li><code>{escape(one.picture.path)}</code> {escape(one.reason)}</li>"
+        f"<li><code>{escape(shown(one.picture.path))}</code> {escape(one.reason)}</li>"
         for one in record.unreadable[:_MOST_LISTED]
     )
     left = _left_out(len(record.unreadable) - _MOST_LISTED, "file")
@@ -208,7 +217,7 @@ def _classes(record: AuditRecord) -> str:
         counts = [by_class[name] for by_class in record.counts.values()]
         width = 100 * counts[0] / most
         rows.append(
-            f'<tr><th scope="row">{escape(name)}</th>{"".join(f"<td>{count:,}</td>" for count in counts)}'
+            f'<tr><th scope="row">{escape(shown(name))}</th>{"".join(f"<td>{count:,}</td>" for count in counts)}'
             f'<td class="bar"><span style="width:{width:.1f}%"></span></td></tr>'
         )
     head = "".join(f'<th scope="col">{SPLIT_WORDS[split]}</th>' for split in record.counts)
@@ -231,7 +240,7 @@ def _method(record: AuditRecord) -> str:
     items = "".join(f"<li>{escape(line)}</li>" for line in lines)
     return (
         f"<section><h2>What was looked at</h2><ul>{items}</ul><p>{escape(drawn.strip())}</p>"
-        f"<p>Written by <code>{escape(record.command)}</code></p></section>"
+        f"<p>Written by <code>{escape(shown(record.command))}</code></p></section>"
     )
 
 

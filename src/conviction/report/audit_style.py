@@ -12,6 +12,7 @@ h1 { font-size: 1.6rem; margin: 0; overflow-wrap: anywhere; }
 h2 { font-size: 1.2rem; margin: 2.5rem 0 .75rem; }
 h3 { font-size: .95rem; font-weight: 600; margin: 0 0 .5rem; }
 header p, .more { color: var(--soft); margin: .25rem 0 0; }
+.seal { border-left: 4px solid var(--blue); padding: .2rem .8rem; margin: 2rem 0 0; max-width: 60rem; }
 code { font: .85em/1.4 ui-monospace, monospace; overflow-wrap: anywhere; }
 .overview { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(18rem, 100%), 1fr)); gap: .75rem;
   margin: 1.5rem 0 0; }

@@ -118,6 +118,19 @@ def plain_line(record: AuditRecord) -> str:
     return f"{num_things(record.num_plain, 'picture')} too low in contrast for near copies to be told: exact ones only."
 
 
+def seal_line(record: AuditRecord) -> str:
+    """What the names and pictures shown would give away of another division's test split; empty where none is drawn."""
+    if "test" not in record.drawn:
+        return ""
+    if not record.totals["test"]:
+        return "No test split is set aside here: of one drawn later, pictures named or shown here may be part."
+    return (
+        f"The test split was drawn (seed {record.seed}) and is sealed in this division alone: with another seed or "
+        "other shares, pictures named or shown here as training or validation may be test pictures. Decide on the "
+        "division before you look, and keep it."
+    )
+
+
 def between_words(between: Between) -> str:
     """`training – test`, or `within training`."""
     first, second = (SPLIT_WORDS[split] for split in between)

@@ -7,7 +7,7 @@ then tells of the test split is in docs/decisions/0012-audits-and-the-sealed-tes
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +80,7 @@ class Audited:
         pairs = tuple((pair.first.path, pair.second.path) for pair in self.record.pairs)
         # A stricter look than usual does not take back what an audit found.
         if similarity <= SIMILARITY or kept_audit(gathered.pictures_digest) is None:
-            keep_audit(gathered.pictures_digest, KeptAudit(command, pairs))
+            keep_audit(gathered.pictures_digest, KeptAudit(command, pairs, _groups_of_one_colour(self.record)))
 
     def save_page(self, path: str | Path) -> None:
         """Write the audit as one HTML file with thumbnails. Raises: StorageError, DataError."""
@@ -98,11 +98,13 @@ def _audit(
     readable = np.array([row for row, picture in enumerate(pictures) if picture.split], np.int64)
     judged = np.array([row for row in readable.tolist() if pictures[row].split != "test"], np.int64)
     judgement = judge(gathered.measures, gathered.sizes_px, judged, readable)
-    # Pictures of one colour are equal to one another, which says nothing.
-    comparable = np.array(sorted(set(readable.tolist()) - set(judgement.reasons["empty"])), np.int64)
+    # Without brightness nothing is left of one colour to be compared: all would be near copies of one another.
+    blank = judgement.reasons["empty"]
+    comparable = np.array([row for row in readable.tolist() if row not in blank], np.int64)
     telling = (lambda done, total: progress("comparing", done, total)) if progress else None
     found, plain = find_pairs(gathered.thumbnails, gathered.digests, comparable, similarity, telling)
-    pairs = tuple(sorted((_named(pair, pictures) for pair in found), key=_order))
+    named = [*(_named(pair, pictures) for pair in found), *_pairs_of_one_colour(gathered.digests, pictures, blank)]
+    pairs = tuple(sorted(named, key=_order))
     return AuditRecord(
         source=recipe.data.name,
         path=pack.shown_path,
@@ -138,9 +140,30 @@ def _divided(pack: Pack, recipe: Recipe) -> tuple[Splits, tuple[str, ...]]:
     return splits, splits.notes(pack)
 
 
+def _pairs_of_one_colour(
+    digests: Sequence[bytes], pictures: Sequence[AuditPicture], rows: Iterable[int]
+) -> Iterator[DuplicatePair]:
+    """Pictures of the same pixels, the first of them with each of the others.
+
+    A picture of a later split has a copy elsewhere exactly where its pair says so; thousands of black frames are
+    thousands of pairs, where every two would be millions.
+    """
+    same: dict[bytes, list[AuditPicture]] = {}
+    for row in rows:
+        same.setdefault(digests[row], []).append(pictures[row])
+    for members in same.values():
+        first, *others = sorted(members, key=_rank)
+        yield from (DuplicatePair("exact", 1.0, first, other) for other in others)
+
+
+def _groups_of_one_colour(record: AuditRecord) -> tuple[tuple[str, ...], ...]:
+    blank = {finding.picture.path for finding in record.findings if finding.kind == "empty"}
+    paths = (tuple(picture.path for picture in group.pictures) for group in record.groups)
+    return tuple(group for group in paths if group[0] in blank)
+
+
 def _named(found: FoundPair, pictures: list[AuditPicture]) -> DuplicatePair:
     kind, similarity, *rows = found
-
     first, second = sorted((pictures[row] for row in rows), key=_rank)
     return DuplicatePair(kind, similarity, first, second)
 

@@ -7,7 +7,7 @@ import pytest
 from archives import SUFFIXES, contents_of, write_archive
 from conviction.core.errors import ConfigError, DataError
 from conviction.data.pack import SPLIT_CODES, load_pack
-from conviction.data.source.base import SPLIT_WORDS, Source, open_source
+from conviction.data.source.base import SPLIT_WORDS, Source, open_source, refuse_faults
 from conviction.data.source.folder import FolderConfig
 from pictures import write_class_folders
 
@@ -31,6 +31,13 @@ def refusal(root: Path) -> str:
     with pytest.raises(DataError) as caught:
         opened(root).entries()
     assert str(root) in str(caught.value)
+    return str(caught.value)
+
+
+def refusal_of_a_name(root: Path) -> str:
+    source = opened(root)
+    with pytest.raises(DataError) as caught:
+        refuse_faults(source.shown_path, source.entries())
     return str(caught.value)
 
 
@@ -189,11 +196,25 @@ def test_names_in_any_language(tmp_path: Path, suffix: str) -> None:
 
 @pytest.mark.parametrize("odd", ["\x07", "\x1b[31m", "\n", "\u202e", "\ufeff", "\ue000"])
 @pytest.mark.parametrize("place", ["cat{}/1.png", "cat/1{}.png"])
-def test_unprintable_names_are_refused(tmp_path: Path, odd: str, place: str) -> None:
-    write(tmp_path, "dog/2.png", place.format(odd))
-    message = refusal(tmp_path)
-    assert "unprintable" in message
+@pytest.mark.parametrize("suffix", ["", ".tar", ".zip"])
+def test_unprintable_names_are_refused(tmp_path: Path, odd: str, place: str, suffix: str) -> None:
+    names = ["dog/2.png", place.format(odd)]
+    if suffix:
+        root = write_archive(tmp_path / f"set{suffix}", dict.fromkeys(names, b"picture"))
+    else:
+        root = write(tmp_path / "set", *names)
+    message = refusal_of_a_name(root)
+    assert message == (
+        f"set{suffix} holds {place.format(odd)!r}, which has unprintable characters in its name: rename it."
+    )
     assert odd not in message
+
+
+def test_unprintable_names_outside_class_folders_are_passed_over(tmp_path: Path) -> None:
+    write(tmp_path, "cat/1.png", "dog/2.png", "read\nme.txt")
+    source = opened(tmp_path)
+    refuse_faults(source.shown_path, source.entries())
+    assert source.notes() == ("1 file outside class folders was passed over.",)
 
 
 @pytest.mark.parametrize("suffix", ["", ".tar"])
@@ -207,7 +228,7 @@ def test_names_that_are_no_text_are_refused(tmp_path: Path, suffix: str) -> None
             write(root, *names)
         except OSError:
             pytest.skip("this file system takes names of valid text alone")
-    message = refusal(root)
+    message = refusal_of_a_name(root)
     assert r"dog\udcff" in message
     message.encode()
 

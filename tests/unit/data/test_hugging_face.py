@@ -250,7 +250,11 @@ ROWS: dict[str, tuple[dict[str, list[Any]], dict[str, Any] | None, str]] = {
     "label beyond": ({"image": [picture(0)] * 2, "label": [0, 2]}, FEATURES, "the label 2 is none of the 2 classes"),
     "label is text": ({"image": [picture(0)] * 2, "label": ["x", "y"]}, FEATURES, "the label 'x' is none of the 2"),
     "label is a list": ({"image": [picture(0)], "label": [[1, 2]]}, None, "'label' must be text or a number"),
-    "label unprintable": ({"image": [picture(0)], "label": ["a\x07"]}, None, "unprintable characters"),
+    "label unprintable": (
+        {"image": [picture(0)] * 2, "label": ["a\x07", "b"]},
+        None,
+        r"holds 'rows/0000000', which has unprintable characters in its label 'a\\x07' \(mine, rows/0000000\)",
+    ),
     "one class": ({"image": [picture(0)] * 2, "label": [1, 1]}, FEATURES, "one class only, 'cat'"),
     "no rows": ({"image": pyarrow.array([], pyarrow.binary()), "label": []}, None, "holds no rows"),
     "row without picture": ({"image": [picture(0), None], "label": [0, 1]}, FEATURES, "is missing: its row has none"),

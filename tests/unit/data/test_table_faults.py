@@ -12,7 +12,7 @@ import pytest
 from conviction.core.errors import ConfigError, DataError
 from conviction.data.pack import load_pack
 from conviction.data.source import table_file
-from conviction.data.source.base import open_source
+from conviction.data.source.base import open_source, refuse_faults
 from conviction.data.source.table import TableConfig
 from pictures import write_picture
 
@@ -78,15 +78,27 @@ FAULTS: dict[str, tuple[str, str | bytes, tuple[str, ...]]] = {
         ("line 1: 'a.png' has no label",),
     ),
     "label is blank": ("list.csv", HEADER + "a.png, ,,\n", ("line 2: 'a.png' has no label",)),
-    "label with a control character": ("list.csv", HEADER + "a.png,ca\bt,,\n", ("line 2", "'ca\\x08t'", "unprintable")),
-    "group with a control character": ("list.csv", HEADER + "a.png,cat,,\x1b[1m\n", ("line 2", "unprintable")),
+    "label with a control character": (
+        "list.csv",
+        HEADER + "a.png,ca\bt,,\nb.png,dog,,\n",
+        ("list.csv holds 'a.png', which has unprintable characters in its label 'ca\\x08t'", "line 2): rename it."),
+    ),
+    "group with a control character": (
+        "list.csv",
+        HEADER + "a.png,cat,,\nb.png,dog,,\x1b[1m\n",
+        ("which has unprintable characters in its group '\\x1b[1m'", "line 3): rename it."),
+    ),
     "lone surrogate": (
         "list.jsonl",
         '{"file": "\\ud800.png", "label": "cat", "split": "", "group": ""}',
-        ("line 1 names the file '\\ud800.png'", "unprintable"),
+        ("1 of 1 files are not there", "'\\ud800.png'"),
     ),
     "no file name": ("list.csv", HEADER + ",cat,,\n", ("line 2 names no file", "'file' is empty")),
-    "file name of two lines": ("list.csv", HEADER + '"a\nb.png",cat,,\n', ("line 2 names the file", "unprintable")),
+    "file name of two lines": (
+        "list.csv",
+        HEADER + '"a\nb.png",cat,,\n',
+        ("1 of 1 files are not there", "'a\\nb.png'"),
+    ),
     "absolute path": ("list.csv", HEADER + "/etc/passwd,cat,,\n", ("line 2 has the absolute path '/etc/passwd'",)),
     "drive": ("list.csv", HEADER + "C:\\a.png,cat,,\n", ("line 2 has the absolute path",)),
     "network share": ("list.csv", HEADER + "\\\\host\\a.png,cat,,\n", ("line 2 has the absolute path",)),
@@ -139,10 +151,14 @@ FAULTS: dict[str, tuple[str, str | bytes, tuple[str, ...]]] = {
 
 def refusal(path: Path, kind: type[Exception] = DataError, **settings: Any) -> str:
     with pytest.raises(kind) as caught:
-        open_source(
-            TableConfig(path=str(path), **{"split_column": "split", "group_column": "group", **settings})
-        ).entries()
+        check(path, **settings)
     return str(caught.value)
+
+
+def check(path: Path, **settings: Any) -> None:
+    columns = {"split_column": "split", "group_column": "group", **settings}
+    source = open_source(TableConfig(path=str(path), **columns))
+    refuse_faults(source.shown_path, source.entries())
 
 
 @pytest.fixture

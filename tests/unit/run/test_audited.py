@@ -102,14 +102,58 @@ def test_unreadable_files_stop_nothing_and_have_no_split(photos: Path) -> None:
     assert record.totals == {"train": 20, "validation": 20, "test": 20}
 
 
-def test_pictures_of_one_colour_are_empty_and_no_copies(photos: Path) -> None:
+def plain(level: int) -> np.ndarray:
+    return np.full((48, 48, 3), level, np.uint8)
+
+
+def test_pictures_of_one_colour_are_empty_and_exact_copies_where_equal(photos: Path) -> None:
     for split in SPLITS:
-        save(np.full((48, 48, 3), 200, np.uint8), photos / split / "cat" / "empty.png")
+        save(plain(200), photos / split / "cat" / "empty.png")
+    # Brighter by one level of 255, or of another size: no copies.
+    save(plain(201), photos / "train" / "dog" / "brighter.png")
+    save(plain(200)[:, :40], photos / "test" / "dog" / "narrower.png")
+    # The same pixels in another kind of file.
+    save(plain(200), photos / "train" / "dog" / "other.bmp")
     record = audit_data(photos)
-    assert record.pairs == ()
-    assert [(one.kind, one.picture.path) for one in record.findings] == [
-        ("empty", f"{split}/cat/empty.png") for split in sorted(SPLITS)
+    first = "train/cat/empty.png"
+    assert shown(record) == [
+        ("exact", first, "train/dog/other.bmp"),
+        ("exact", first, "validation/cat/empty.png"),
+        ("exact", first, "test/cat/empty.png"),
     ]
+    [group] = record.groups
+    assert (len(group.pictures), group.is_leak, group.is_contradicting) == (4, True, True)
+    assert record.leaked == {"validation": 1, "test": 1}
+    assert Counter(one.kind for one in record.findings) == {"empty": 6}
+    assert record.num_plain == 0
+
+
+def test_thousands_of_black_pictures_do_not_stop_it(photos: Path) -> None:
+    """1,500 equal pictures would be 1,124,250 pairs of two, more than an audit lists."""
+    black = save(plain(0)[:4, :4], photos / "test" / "cat" / "black.png").read_bytes()
+    for number in range(1499):
+        (photos / "train" / ("cat", "dog")[number % 2] / f"black-{number:04d}.png").write_bytes(black)
+    record = audit_data(photos)
+    assert [len(group.pictures) for group in record.groups] == [1500]
+    assert len(record.pairs) == 1499
+    assert record.leaked == {"validation": 0, "test": 1}
+
+
+def test_equal_pictures_of_one_colour_are_leaks_in_other_divisions_too(tmp_path: Path) -> None:
+    root = tmp_path / "photos"
+    for number in range(40):
+        save(scene(number), root / ("cat", "dog")[number % 2] / f"{number:02d}.png")
+    for number in range(6):
+        save(plain(7), root / "cat" / f"black-{number}.png")
+    audit_data(root)
+    pack = load_pack(FolderConfig(path=str(root)))
+    black = {path for path in pack.paths if "black" in path}
+    splits = divide(pack, SplitConfig(test=0.4), 1)
+    places = Counter(split for path, split in splits.by_path(pack.paths) if path in black)
+    assert places == {"train": 4, "validation": 1, "test": 1}
+    warning = leak_warning(pack, splits) or ""
+    assert "copies of 1 of the" in warning
+    assert "and 1 of the 18 test pictures" in warning
 
 
 def test_nothing_else_follows_from_the_test_pictures(photos: Path, tmp_path: Path) -> None:

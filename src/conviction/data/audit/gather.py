@@ -15,6 +15,7 @@ import numpy as np
 from PIL import Image
 
 from conviction.core.errors import DataError
+from conviction.core.names import shown
 from conviction.data.audit.quality import MEASURES, measured
 from conviction.data.decode import DecodeSettings, UnreadablePicture, decode
 from conviction.data.in_order import in_order
@@ -83,7 +84,7 @@ def gather(config: SourceConfig, progress: Progress | None = None) -> Gathered:
     digests = [b""] * len(entries)
     sizes_px = np.zeros((len(entries), 2), np.int64)
     measures = np.zeros((len(entries), len(MEASURES)), np.float32)
-    faults = dict.fromkeys(range(len(entries)), "")
+    faults = {row: entry.fault for row, entry in enumerate(entries)}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         warnings.simplefilter("error", Image.DecompressionBombWarning)
@@ -92,6 +93,8 @@ def gather(config: SourceConfig, progress: Progress | None = None) -> Gathered:
             if path not in rows:
                 raise _changed(source)
             row = rows[path]
+            # Without a name that can be shown nothing is trained on it, whatever is in it.
+            found = entries[row].fault or found
             if isinstance(found, str):
                 faults[row] = found
             else:
@@ -102,9 +105,8 @@ def gather(config: SourceConfig, progress: Progress | None = None) -> Gathered:
     if source.stamp() != stamp or not all(faults.values()):
         raise _changed(source)
     if len(faults) == len(entries):
-        raise DataError(
-            f"{source.shown_path}: none of the {len(entries):,} pictures can be read. {entries[0].path} {faults[0]}."
-        )
+        first = shown(entries[0].path)
+        raise DataError(f"{source.shown_path}: none of the {len(entries):,} pictures can be read. {first} {faults[0]}.")
     return Gathered(source, pictures_digest, entries, thumbnails, tuple(digests), sizes_px, measures, faults)
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from conviction.core.audit_record import SPLITS, count_leaked
 from conviction.core.files import make_folder, write_text
+from conviction.core.names import shown
 from conviction.core.records import SplitName, from_json, to_json
 from conviction.data.pack import Pack
 from conviction.data.source.locate import cache_folder
@@ -21,10 +22,14 @@ from conviction.data.split import Splits
 
 @dataclass(frozen=True)
 class KeptAudit:
-    """The pairs of copies by their paths, and the command that shows them."""
+    """The pairs of copies by their paths, and the command that shows them.
+
+    Of `equal` pictures, which are groups of one colour each, every two are copies; `pairs` need not hold all of these.
+    """
 
     command: str
     pairs: tuple[tuple[str, str], ...]
+    equal: tuple[tuple[str, ...], ...] = ()
 
 
 def keep_audit(pictures_digest: str, audit: KeptAudit) -> None:
@@ -49,6 +54,10 @@ def leak_warning(pack: Pack, splits: Splits) -> str | None:
         return None
     split_of = dict(splits.by_path(pack.paths))
     placed = [((split_of[one], one), (split_of[two], two)) for one, two in audit.pairs if {one, two} <= split_of.keys()]
+    for group in audit.equal:
+        members = [(split_of[path], path) for path in group if path in split_of]
+        # With the one of the earliest split, as each of a later split is a leak exactly where that one is elsewhere.
+        placed += [(min(members, key=lambda one: SPLITS.index(one[0])), member) for member in members]
     totals: dict[SplitName, int] = {split: sum(place == split for place in split_of.values()) for split in SPLITS}
     parts = [
         f"{number:,} of the {totals[split]:,} {split} pictures"
@@ -59,7 +68,7 @@ def leak_warning(pack: Pack, splits: Splits) -> str | None:
         return None
     return (
         f"an audit found copies of {' and '.join(parts)} in another split: accuracy on these looks better than it is. "
-        f"See the copies: {audit.command}"
+        f"See the copies: {shown(audit.command)}"
     )
 
 

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from conviction.core.errors import ConfigError, DataError, UnknownName
-from conviction.data.source.base import SPLIT_WORDS, is_printable
+from conviction.core.names import is_printable
+from conviction.data.source.base import SPLIT_WORDS
 from conviction.data.source.container import is_clutter
 from conviction.data.source.table_file import cut_text, file_mode, read_text
 

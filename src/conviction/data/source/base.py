@@ -33,9 +33,6 @@ SPLIT_WORDS: dict[str, SplitName] = {
     "test": "test",
     "testing": "test",
 }
-# Words of Persian and Hindi and many emoji are joined or kept apart by these two.
-_JOINERS = "\u200c\u200d"
-
 _MOST_SHOWN = 100
 
 MOST_SIDE_PX = 8192
@@ -85,13 +82,15 @@ class SourceConfig(Config):
 class Entry:
     """One picture: its path within the source, its class, and its split where the source places it.
 
-    Pictures of one `group` (a person, a track, a patient) are never divided between splits.
+    Pictures of one `group` (a person, a track, a patient) are never divided between splits. `fault` is why nothing is
+    trained on it, whatever is in it: the end of a sentence that begins with its path.
     """
 
     path: str
     label: str
     split: SplitName | None
     group: str | None = None
+    fault: str = ""
 
 
 # An encoded file, a `uint8` array (H, W, C), or why there is neither.
@@ -141,11 +140,11 @@ def shown_name(path: Path) -> str:
     return path.resolve().name if path.name in ("", "..") else path.name
 
 
-def is_printable(name: str) -> bool:
-    """Python's rule, but with the wide and narrow spaces that screenshots and Japanese names hold."""
-    return name.isprintable() or all(
-        letter.isprintable() or letter in _JOINERS or unicodedata.category(letter) == "Zs" for letter in name
-    )
+def refuse_faults(shown_path: str, entries: Sequence[Entry]) -> None:
+    """Raises: DataError where nothing is to be trained on one of the entries."""
+    for entry in entries:
+        if entry.fault:
+            raise DataError(f"{shown_path} holds {entry.path!r}, which {entry.fault}.")
 
 
 def ordered_classes(labels: Collection[str]) -> tuple[str, ...]:

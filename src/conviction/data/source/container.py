@@ -154,7 +154,7 @@ class Directory:
                 _check_size(name, found.st_size, self.path)
                 yield name, path.read_bytes()
             except FileNotFoundError:
-                gone = f"is a link to '{path.readlink()}', which is not there" if path.is_symlink() else "is gone"
+                gone = f"is a link to {str(path.readlink())!r}, which is not there" if path.is_symlink() else "is gone"
                 yield name, UnreadablePicture(gone)
             except OSError as error:
                 yield name, UnreadablePicture(f"cannot be read ({error.strerror})")

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from conviction.core.errors import ConfigError, DataError
+from conviction.core.names import is_printable
 from conviction.data.decode import UnreadablePicture
 from conviction.data.source.base import (
     SOURCES,
@@ -15,7 +16,6 @@ from conviction.data.source.base import (
     Entry,
     Source,
     SourceConfig,
-    is_printable,
     listed,
     notes_on_classes,
     shown_name,
@@ -81,9 +81,6 @@ class Folder:
         files, folders = self._container.names()
         stored = {name: tuple(name.split("/")) for name in files if not _has_clutter(name)}
         branches = {tuple(name.split("/")) for name in folders if not _has_clutter(name)}
-        for name in (*stored, *map("/".join, branches)):
-            if not is_printable(name):
-                raise DataError(f"{root} holds the name {name!r}, which has unprintable characters: rename it.")
         branches |= {parts[:end] for parts in stored.values() for end in range(1, len(parts))}
         depth = _wrapping_depth(set(stored.values()), branches)
         inner = {name: parts[depth:] for name, parts in stored.items()}
@@ -108,7 +105,8 @@ class Folder:
                 continue
             path = "/".join(parts)
             self._stored_names[name] = path
-            entries.append(Entry(path, parts[level], split_of.get(parts[0]) if split_of else None))
+            fault = "" if is_printable(path) else "has unprintable characters in its name: rename it"
+            entries.append(Entry(path, parts[level], split_of.get(parts[0]) if split_of else None, fault=fault))
         self._check(entries, {parts[level] for parts in branches if len(parts) > level})
         return sorted(entries, key=lambda entry: entry.path)
 

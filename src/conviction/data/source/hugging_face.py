@@ -19,7 +19,6 @@ from conviction.data.source.base import (
     Entry,
     Source,
     SourceConfig,
-    is_printable,
     listed,
     notes_on_classes,
     ordered_classes,
@@ -27,7 +26,7 @@ from conviction.data.source.base import (
 )
 from conviction.data.source.container import Directory
 from conviction.data.source.locate import locate
-from conviction.data.source.table_file import Row, text_of
+from conviction.data.source.table_file import Row, name_fault, text_of
 
 _UNDIVIDED = "rows"
 
@@ -148,10 +147,8 @@ class HuggingFace:
             row = Row(f"{self.shown_path}, {name}", values)
             label = _label_of(row, chosen.label, class_names[shard])
             group_name = text_of(row, group) if group else ""
-            for value in (label, group_name):
-                if not is_printable(value):
-                    raise DataError(f"{row.place} holds {value!r}, which has unprintable characters: rename it.")
-            entries.append(Entry(name, label, _split_of(name), group_name or None))
+            fault = name_fault(row, label=label, group=group_name)
+            entries.append(Entry(name, label, _split_of(name), group_name or None, fault))
         self._check(entries)
         return sorted(entries, key=lambda entry: entry.path)
 

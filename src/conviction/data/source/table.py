@@ -21,7 +21,6 @@ from conviction.data.source.base import (
     SourceConfig,
     file_digest,
     file_stamp,
-    is_printable,
     listed,
     notes_on_classes,
     ordered_classes,
@@ -29,7 +28,7 @@ from conviction.data.source.base import (
 )
 from conviction.data.source.container import Directory
 from conviction.data.source.locate import locate
-from conviction.data.source.table_file import Row, read_rows, text_of
+from conviction.data.source.table_file import Row, name_fault, read_rows, text_of
 
 
 class TableConfig(SourceConfig):
@@ -127,18 +126,14 @@ def _entry_of(row: Row, config: TableConfig) -> Entry:
     if not label:
         raise DataError(f"{row.place}: {name!r} has no label ({config.label_column!r} is empty). Fill it in.")
     group = text_of(row, config.group_column) if config.group_column else ""
-    for value in (label, group):
-        if not is_printable(value):
-            raise DataError(f"{row.place} holds {value!r}, which has unprintable characters: rename it.")
-    return Entry(name, label, _split_of(row, config), group or None)
+    fault = name_fault(row, name=name, label=label, group=group)
+    return Entry(name, label, _split_of(row, config), group or None, fault)
 
 
 def _clean_path(row: Row, name: str, column: str) -> str:
     """The path with single slashes, below the list's folder. Raises: DataError."""
     if not name:
         raise DataError(f"{row.place} names no file ({column!r} is empty). Fill it in, or remove the line.")
-    if not is_printable(name):
-        raise DataError(f"{row.place} names the file {name!r}, which has unprintable characters: rename it.")
     # As in archives: lists written on Windows part folders by backslashes.
     shown = name.replace("\\", "/")
     if shown.startswith("/") or (shown[:1].isalpha() and shown[1:2] == ":"):

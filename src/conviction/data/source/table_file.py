@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from conviction.core.errors import DataError, InstallationError, did_you_mean
+from conviction.core.names import is_printable
 
 _DELIMITERS = {".csv": ",", ".tsv": "\t", ".tab": "\t"}
 _JSON_LINES = (".jsonl", ".ndjson")
@@ -34,6 +35,15 @@ class Row:
 
     place: str
     values: dict[str, Any]
+
+
+def name_fault(row: Row, **names: str) -> str:
+    """Why a row cannot be trained on: which of its names cannot be shown as it is; empty where all can."""
+    for what, name in names.items():
+        if not is_printable(name):
+            which = "its name" if what == "name" else f"its {what} {name!r}"
+            return f"has unprintable characters in {which} ({row.place}): rename it"
+    return ""
 
 
 def read_rows(path: Path, columns: Collection[str], suffixes: Collection[str] = TABLE_SUFFIXES) -> Iterator[Row]:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from itertools import combinations, product
 from pathlib import Path
 
 import numpy as np
@@ -57,6 +58,19 @@ def test_the_training_division_decides() -> None:
     other = Splits(np.array([0, 2]), np.array([1, 3]), np.array([4, 5]))
     assert leak_warning(pack(), SPLITS) is None
     assert "1 of the 2 validation pictures" in (leak_warning(pack(), other) or "")
+
+
+def test_of_equal_pictures_the_first_tells_as_much_as_all_pairs() -> None:
+    """Four equal pictures of six, in every division there is."""
+    every = tuple(combinations("abcd", 2))
+    for places in product(range(3), repeat=4):
+        splits = Splits(*(np.flatnonzero(np.array([*places, 0, 1]) == code) for code in range(3)))
+        warnings = []
+        for audit in (KeptAudit(COMMAND, every), KeptAudit(COMMAND, every[:3], (tuple("abcd"),))):
+            keep_audit("pictures", audit)
+            warnings.append(leak_warning(pack(), splits))
+        assert warnings[0] == warnings[1], places
+        assert (warnings[0] is None) == (len(set(places)) == 1)
 
 
 @pytest.mark.parametrize("content", [b"", b"{}", b"[1]", b"\xff", b'{"command": "x", "pairs": [["a"]]}'])
