@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -179,6 +180,20 @@ def test_an_interruption_leaves_nothing_behind(photos: Path, tmp_path: Path, mon
     assert "Interrupted" in finished.err
     assert not (tmp_path / "audit.html").exists()
     assert not (tmp_path / "cache" / "audits").exists()
+
+
+def test_an_interruption_while_modules_are_imported(monkeypatch: pytest.MonkeyPatch) -> None:
+    """torch imports `logging`: what is half imported then has no functions yet."""
+
+    def importing(*given: Any) -> Any:
+        monkeypatch.setitem(sys.modules, "logging", ModuleType("logging"))
+        os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr("conviction.run.audited.gather", importing)
+    finished = conviction("data", "audit", "digits")
+    assert (finished.code, finished.out) == (130, "")
+    assert "Interrupted" in finished.err
+    assert "Traceback" not in finished.err
 
 
 ODD = {

@@ -78,8 +78,12 @@ def built(name: str, options: Mapping[str, Any]) -> Any:
     needed = [key for key, about in accepted.items() if about.default is about.empty and key not in options]
     if needed:
         raise ValueError(f"{name} needs `options` with {', '.join(needed)}.")
+    given = dict(options)
     try:
-        made = transform(**options)
+        # Older versions of torchvision know resamplings by their own enumeration alone.
+        if isinstance(resampling := given.get("interpolation"), str):
+            given["interpolation"] = v2.InterpolationMode(resampling)
+        made = transform(**given)
     except (TypeError, ValueError, RuntimeError, AttributeError) as error:
         raise ValueError(f"{name} cannot be built with {dict(options)}; torchvision says: {error}") from error
     if getattr(made, "expand", False):

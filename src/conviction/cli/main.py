@@ -97,8 +97,9 @@ def _answer_interruptions(as_json: bool) -> None:
         for number in numbers:
             signal.signal(number, leave)
         # A library that is interrupted while it closes a connection would log that, with its traceback.
-        if "logging" in sys.modules:
-            sys.modules["logging"].disable()
+        # It may be half imported at this moment.
+        if disable := getattr(sys.modules.get("logging"), "disable", None):
+            disable()
         raise KeyboardInterrupt
 
     for number in numbers:

@@ -107,6 +107,7 @@ def test_crops_may_stand_among_others() -> None:
     ("name", "options", "says"),
     [
         ("RandomPosterise", {"bits": 3}, "Did you mean 'RandomPosterize'"),
+        ("RandomRotation", {"degrees": 3, "interpolation": "bilinar"}, "cannot be built with"),
         ("functional", {}, "No transform of images named 'functional'"),
         ("Lambda", {}, "holds no functions"),
         ("ToPILImage", {}, "changes the type"),

@@ -557,6 +557,8 @@ def test_weights_used_by_hand_are_used() -> None:
     assert {layer.name: layer.note for layer in found.layers}["numbers"] == ""
 
 
+# Some versions of torch warn of what their own compiler imports.
+@pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated:DeprecationWarning")
 def test_compiled_and_unfinished_networks() -> None:
     compiled = torch.compile(nn.Sequential(nn.Conv2d(3, 4, 3)))
     assert inspect_network(compiled, (3, 8, 8)).parameters == 112
