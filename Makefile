@@ -7,6 +7,8 @@ UV_VERSION := 0.13.8
 SETUP := $(VENV)/.setup-done
 DATA := $(wildcard ../shared/data)
 export CONVICTION_DATA ?= $(abspath $(DATA))
+# With it, every process that a test starts would compile torch's modules anew.
+unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-fast check format lock bench docs clean

@@ -20,6 +20,6 @@ if [ "$("$VENV/bin/uv" --version 2>/dev/null | cut -d' ' -f2)" != "$UV_VERSION" 
 fi
 echo "Installing the packages of requirements.lock (about 6 GB with torch; a minute or so the first time) ..."
 export VIRTUAL_ENV="$VENV"
-"$VENV/bin/uv" pip sync --quiet --require-hashes requirements.lock
+"$VENV/bin/uv" pip sync --quiet --require-hashes --compile-bytecode requirements.lock
 "$VENV/bin/uv" pip install --quiet --no-deps --no-build-isolation --editable .
 echo "Ready: $VENV/bin/conviction"

@@ -66,6 +66,7 @@ def test_of_a_large_map_nothing_stays(mapped: np.ndarray, monkeypatch: pytest.Mo
     assert pass_over(mapped) <= AROUND_BYTES
 
 
+@pytest.mark.slow
 def test_while_a_large_pack_is_built_little_of_it_is_resident(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(resident, "_LARGE_BYTES", 1 << 20)
     monkeypatch.setattr(resident, "_CHUNK_BYTES", 8 * PICTURE_BYTES)
