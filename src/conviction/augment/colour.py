@@ -11,11 +11,20 @@ from pydantic import Field
 from torch import Generator, Tensor
 
 from conviction.augment.base import AUGMENTATIONS, AugmentConfig, Recolouring, uniform
+from conviction.augment.interval import OneOrRange, ends_around, not_only
 from conviction.core.errors import ConfigError
 
-Strength = Annotated[float, Field(gt=0, le=1, description="s: the factor is uniform on [1 − s, 1 + s]")]
+Factor = Annotated[float, Field(ge=0, le=10)]
+Turn = Annotated[float, Field(ge=-0.5, le=0.5)]
+_OF_FACTORS = "s: factors uniform on [1 − s, 1 + s]. Or [low, high] of the factors, 0 to 10; 1 changes nothing"
+_OF_TURNS = "Largest turn around the colour circle, either way; 0.5 is the opposite colour. Or [low, high], −0.5 to 0.5"
+Strength = Annotated[
+    OneOrRange[Annotated[float, Field(gt=0, le=1)], Factor], not_only(1), Field(description=_OF_FACTORS)
+]
 NoStrength = Annotated[
-    float, Field(ge=0, le=1, description="s: the factor is uniform on [1 − s, 1 + s]; 0: left alone")
+    OneOrRange[Annotated[float, Field(ge=0, le=1)], Factor],
+    not_only(1),
+    Field(description=f"{_OF_FACTORS}. 0: left alone"),
 ]
 # The weights of red, green and blue in grey, ITU-R BT.601.
 _GREY = (0.2989, 0.587, 0.114)
@@ -55,7 +64,9 @@ class HueConfig(ColourConfig):
     """Turn the colours of an image around the colour circle."""
 
     name: Literal["hue"] = "hue"
-    turns: float = Field(0.1, gt=0, le=0.5, description="Largest turn, either way; 0.5 is the opposite colour")
+    turns: Annotated[OneOrRange[Annotated[float, Field(gt=0, le=0.5)], Turn], not_only(0)] = Field(
+        0.1, description=_OF_TURNS
+    )
 
 
 class GrayscaleConfig(ColourConfig):
@@ -75,8 +86,8 @@ class ColorJitterConfig(ColourConfig):
     brightness: NoStrength = 0.4
     contrast: NoStrength = 0.4
     saturation: NoStrength = 0.4
-    hue: float = Field(
-        0.1, ge=0, le=0.5, description="Largest turn around the colour circle, either way; 0: left alone"
+    hue: Annotated[OneOrRange[Annotated[float, Field(ge=0, le=0.5)], Turn], not_only(0)] = Field(
+        0.1, description=f"{_OF_TURNS}. 0: left alone"
     )
 
 
@@ -208,13 +219,13 @@ _HOWARD = "A. Howard, Some improvements on deep convolutional neural network bas
 @AUGMENTATIONS.register("saturation", SaturationConfig, "Towards each pixel's grey or away from it", _HOWARD)
 def _build_by_factor(config: AugmentConfig) -> Recolouring:
     assert isinstance(config, BrightnessConfig | ContrastConfig | SaturationConfig)
-    return ByFactor(_CHANGES[config.name], 1 - config.strength, 1 + config.strength, config.p)
+    return ByFactor(_CHANGES[config.name], *ends_around(1, config.strength), config.p)
 
 
 @AUGMENTATIONS.register("hue", HueConfig, "Turn the colours around the colour circle", "torchvision's adjust_hue")
 def _build_hue(config: AugmentConfig) -> Recolouring:
     assert isinstance(config, HueConfig)
-    return ByFactor(hue, -config.turns, config.turns, config.p)
+    return ByFactor(hue, *ends_around(0, config.turns), config.p)
 
 
 @AUGMENTATIONS.register(
@@ -231,7 +242,7 @@ def _build_grayscale(config: AugmentConfig) -> Recolouring:
 def _build_color_jitter(config: AugmentConfig) -> Recolouring:
     assert isinstance(config, ColorJitterConfig)
     strengths = {"brightness": config.brightness, "contrast": config.contrast, "saturation": config.saturation}
-    parts = [ByFactor(_CHANGES[name], 1 - s, 1 + s, 1.0) for name, s in strengths.items() if s > 0]
-    if config.hue > 0:
-        parts.append(ByFactor(hue, -config.hue, config.hue, 1.0))
+    parts = [ByFactor(_CHANGES[name], *ends_around(1, s), 1.0) for name, s in strengths.items() if s != 0]
+    if config.hue != 0:
+        parts.append(ByFactor(hue, *ends_around(0, config.hue), 1.0))
     return ColorJitter(parts, config.p)

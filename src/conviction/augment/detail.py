@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from pydantic import Field, model_validator
@@ -11,8 +11,12 @@ from torch.nn import functional
 
 from conviction.augment.base import AUGMENTATIONS, AugmentConfig, Recolouring, uniform
 from conviction.augment.colour import ByFactor, Factors, Image, Strength, blend
+from conviction.augment.interval import Ends, OneOrRange, drawn, drawn_whole, ends_around
 from conviction.augment.rectangle import rectangles
 from conviction.core.errors import ConfigError
+
+Deviation = Annotated[float, Field(gt=0, le=1)]
+SquareSide = Annotated[int, Field(ge=1, le=8192)]
 
 
 class DetailConfig(AugmentConfig):
@@ -49,7 +53,9 @@ class GaussianNoiseConfig(DetailConfig):
     """Add noise to every value of an image."""
 
     name: Literal["gaussian_noise"] = "gaussian_noise"
-    deviation: float = Field(0.05, gt=0, le=1, description="Its deviation, on the scale [0, 1]")
+    deviation: OneOrRange[Deviation, Deviation] = Field(
+        0.05, description="Its deviation, on the scale [0, 1]. Or [low, high]: each image draws its own"
+    )
 
 
 class RandomErasingConfig(DetailConfig):
@@ -74,7 +80,9 @@ class CutoutConfig(DetailConfig):
     """Erase a square of each image, whose middle may lie anywhere in it."""
 
     name: Literal["cutout"] = "cutout"
-    size_px: int = Field(8, ge=1, le=8192, description="Side of the square; at the edge less is erased")
+    size_px: OneOrRange[SquareSide, SquareSide] = Field(
+        8, description="Side of the square; at the edge less is erased. Or [low, high]: each image draws its own"
+    )
     p: float = Field(1.0, ge=0, le=1, description="Share of the images that get it")
 
 
@@ -133,13 +141,14 @@ class GaussianBlur(Recolouring):
 class GaussianNoise(Recolouring):
     """With noise added."""
 
-    def __init__(self, deviation: float, p: float) -> None:
+    def __init__(self, deviation: float | Ends, p: float) -> None:
         self._deviation, self.p = deviation, p
 
     def recolour(self, images: Image, generator: Generator) -> Image:
-        """Each value by its own draw."""
+        """Each value by its own draw, of its image's deviation."""
+        deviation_B = drawn(len(images), self._deviation, generator).to(images.device)
         noise = torch.randn(images.shape, generator=generator).to(images.device)
-        return images.add(noise, alpha=self._deviation)
+        return images.addcmul(noise, deviation_B[:, None, None, None])
 
 
 class RandomErasing(Recolouring):
@@ -180,24 +189,25 @@ class RandomErasing(Recolouring):
 class Cutout(Recolouring):
     """With a square erased."""
 
-    def __init__(self, size_px: int, p: float) -> None:
+    def __init__(self, size_px: int | tuple[int, int], p: float) -> None:
         self._size_px, self.p = size_px, p
 
     def check(self, input_shape: tuple[int, int, int]) -> None:
         """Raises: ConfigError where nothing of a picture might be left."""
         longer = max(input_shape[1:])
-        if self._size_px >= longer:
+        largest = self._size_px[1] if isinstance(self._size_px, tuple) else self._size_px
+        if largest >= longer:
             raise ConfigError(
-                f"cutout: `size_px < {longer}`, the pictures' longer side, must hold, but got size_px={self._size_px}: "
+                f"cutout: `size_px < {longer}`, the pictures' longer side, must hold, but got size_px={largest}: "
                 "a picture could be erased altogether."
             )
 
     def recolour(self, images: Image, generator: Generator) -> Image:
         """Each image by its own draw."""
         num, _, height, width = images.shape
-        top_B = torch.randint(0, height, (num,), generator=generator) - self._size_px // 2
-        left_B = torch.randint(0, width, (num,), generator=generator) - self._size_px // 2
-        side_B = torch.full((num,), self._size_px)
+        side_B = drawn_whole(num, self._size_px, generator)
+        top_B = torch.randint(0, height, (num,), generator=generator) - side_B // 2
+        left_B = torch.randint(0, width, (num,), generator=generator) - side_B // 2
         return images.masked_fill(boxes(top_B, left_B, side_B, side_B, (height, width)).to(images.device), 0.0)
 
 
@@ -217,7 +227,7 @@ def _build_blur(config: AugmentConfig) -> Recolouring:
 )
 def _build_sharpness(config: AugmentConfig) -> Recolouring:
     assert isinstance(config, SharpnessConfig)
-    return ByFactor(sharpness, 1 - config.strength, 1 + config.strength, config.p)
+    return ByFactor(sharpness, *ends_around(1, config.strength), config.p)
 
 
 @AUGMENTATIONS.register(

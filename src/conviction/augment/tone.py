@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from jaxtyping import Float
@@ -11,8 +11,11 @@ from pydantic import Field
 from torch import Generator, Tensor
 
 from conviction.augment.base import AUGMENTATIONS, GREY_LEVELS, AugmentConfig, Recolouring
+from conviction.augment.interval import Ends, OneOrRange, drawn, drawn_whole
 
 Image = Float[Tensor, "B C H W"]
+Threshold = Annotated[float, Field(ge=0, le=1)]
+Bits = Annotated[int, Field(ge=1, le=7)]
 _TINY = 1e-12
 
 
@@ -32,14 +35,18 @@ class SolarizeConfig(ToneConfig):
     """Turn what is lighter than a threshold into dark."""
 
     name: Literal["solarize"] = "solarize"
-    threshold: float = Field(0.5, ge=0, le=1, description="On [0, 1]; values from it on are inverted")
+    threshold: OneOrRange[Threshold, Threshold] = Field(
+        0.5, description="On [0, 1]; values from it on are inverted. Or [low, high]: each image draws its own"
+    )
 
 
 class PosterizeConfig(ToneConfig):
     """Keep the highest bits of each grey level alone."""
 
     name: Literal["posterize"] = "posterize"
-    bits: int = Field(4, ge=1, le=7)
+    bits: OneOrRange[Bits, Bits] = Field(
+        4, description="How many are kept, 1 to 7. Or [low, high]: each image draws its own"
+    )
 
 
 class AutocontrastConfig(ToneConfig):
@@ -111,6 +118,28 @@ class Tone(Recolouring):
         return self._change(images)
 
 
+class Solarize(Recolouring):
+    """Turned into dark from a threshold on."""
+
+    def __init__(self, threshold: float | Ends, p: float) -> None:
+        self._threshold, self.p = threshold, p
+
+    def recolour(self, images: Image, generator: Generator) -> Image:
+        """Each image from its own threshold on."""
+        return solarize(images, drawn(len(images), self._threshold, generator))
+
+
+class Posterize(Recolouring):
+    """With the lower bits cleared."""
+
+    def __init__(self, bits: int | tuple[int, int], p: float) -> None:
+        self._bits, self.p = bits, p
+
+    def recolour(self, images: Image, generator: Generator) -> Image:
+        """Each image with its own number of bits."""
+        return posterize(images, drawn_whole(len(images), self._bits, generator))
+
+
 _CUBUK = "E. Cubuk et al., AutoAugment: learning augmentation strategies from data, 2019, appendix"
 
 
@@ -122,10 +151,8 @@ _CUBUK = "E. Cubuk et al., AutoAugment: learning augmentation strategies from da
 def _build_tone(config: AugmentConfig) -> Recolouring:
     assert isinstance(config, ToneConfig)
     if isinstance(config, SolarizeConfig):
-        threshold = config.threshold
-        return Tone(lambda images: solarize(images, torch.full((len(images),), threshold)), config.p)
+        return Solarize(config.threshold, config.p)
     if isinstance(config, PosterizeConfig):
-        bits = config.bits
-        return Tone(lambda images: posterize(images, torch.full((len(images),), bits)), config.p)
+        return Posterize(config.bits, config.p)
     changes = {"invert": invert, "autocontrast": autocontrast, "equalize": equalize}
     return Tone(changes[config.name], config.p)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from jaxtyping import Float
@@ -21,9 +21,13 @@ from conviction.augment.base import (
     uniform,
 )
 from conviction.augment.geometric import shifts
+from conviction.augment.interval import OneOrRange, ends_around, not_only
 from conviction.augment.rectangle import rectangles
 from conviction.core.errors import ConfigError
 from conviction.data.stream import Draw
+
+Angle = Annotated[float, Field(ge=-360, le=360)]
+Slant = Annotated[float, Field(gt=-90, lt=90)]
 
 
 class WarpConfig(AugmentConfig):
@@ -45,7 +49,9 @@ class RotateConfig(WarpConfig):
     """Turn each image about its middle."""
 
     name: Literal["rotate"] = "rotate"
-    degrees: float = Field(15.0, gt=0, le=180, description="Largest angle, either way")
+    degrees: Annotated[OneOrRange[Annotated[float, Field(gt=0, le=180)], Angle], not_only(0)] = Field(
+        15.0, description="Largest angle, either way. Or [low, high], −360 to 360; counter-clockwise above 0"
+    )
 
 
 class ScaleConfig(WarpConfig):
@@ -66,7 +72,9 @@ class ShearConfig(WarpConfig):
     """Slant each image along both sides."""
 
     name: Literal["shear"] = "shear"
-    degrees: float = Field(10.0, gt=0, lt=90, description="Largest angle along each side, either way")
+    degrees: Annotated[OneOrRange[Annotated[float, Field(gt=0, lt=90)], Slant], not_only(0)] = Field(
+        10.0, description="Largest angle along each side, either way. Or [low, high] for both sides, within ±90"
+    )
 
 
 class PerspectiveConfig(WarpConfig):
@@ -163,11 +171,11 @@ class Warp(Placement):
             x, y = (uniform(num_images, -1, 1, generator) * config.share * side for side in (size_px[1], size_px[0]))
             return shifts(-x.round(), -y.round())
         if isinstance(config, RotateConfig):
-            return rotation(uniform(num_images, -config.degrees, config.degrees, generator))
+            return rotation(uniform(num_images, *ends_around(0, config.degrees), generator))
         if isinstance(config, ScaleConfig):
             return scaling(uniform(num_images, math.log(config.smallest), math.log(config.largest), generator).exp())
         if isinstance(config, ShearConfig):
-            x, y = (uniform(num_images, -config.degrees, config.degrees, generator) for _ in range(2))
+            x, y = (uniform(num_images, *ends_around(0, config.degrees), generator) for _ in range(2))
             return shearing(x, y)
         assert isinstance(config, PerspectiveConfig)
         height, width = size_px

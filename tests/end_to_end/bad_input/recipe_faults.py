@@ -91,6 +91,27 @@ command_case(
 )
 command_case(
     "Recipe",
+    "range of an augmentation the wrong way round",
+    "config",
+    ("augment.0.degrees: of a range [low, high] `low <= high` must hold", "got 30.0 and -10.0"),
+    *digits_with("augment=[{name: rotate, degrees: [30, -10]}]"),
+)
+command_case(
+    "Recipe",
+    "range of an augmentation that changes nothing",
+    "config",
+    ("augment.0.strength: a range of 1 alone would leave every picture as it is",),
+    *digits_with("augment=[{name: brightness, strength: [1, 1]}]"),
+)
+command_case(
+    "Recipe",
+    "end of an augmentation's range out of bounds",
+    "config",
+    ("augment.0.bits.1: must be at most 7, but got 8.",),
+    *digits_with("augment=[{name: posterize, bits: [4, 8]}]"),
+)
+command_case(
+    "Recipe",
     "random erasing that fits into no picture",
     "config",
     ("fits into 8×8", "Lower `smallest_area`"),

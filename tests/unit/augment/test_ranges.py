@@ -14,43 +14,10 @@ from scipy import stats
 from torch import Generator, Tensor
 from torchvision.transforms import v2
 
-from conviction.augment import AUGMENTATIONS, build_augmentations
-from conviction.augment.base import Placement
+from conviction.augment import AUGMENTATIONS
 from conviction.augment.colour import grey
 from conviction.augment.jpeg import jpeg
-from conviction.data.stream import Draw
-
-NUM = 4000
-Size = tuple[int, int]
-
-
-def seeded(seed: int = 0) -> Draw:
-    return Draw(Generator().manual_seed(seed))
-
-
-def changed(name: str, images: Tensor, draw: Draw | None = None, **settings: Any) -> Tensor:
-    config: Any = AUGMENTATIONS[name].config(**settings)
-    augment = build_augmentations([config], (images.shape[1], images.shape[2], images.shape[3]), 2)
-    return augment(images, torch.arange(len(images)) % 2, draw or seeded())[0]
-
-
-def matrices(name: str, size_px: Size, /, **settings: Any) -> Tensor:
-    config: Any = AUGMENTATIONS[name].config(**settings)
-    placement = AUGMENTATIONS[name].build(config)
-    assert isinstance(placement, Placement)
-    return placement.matrices(NUM, size_px, seeded()).double()
-
-
-def assert_uniform(found: Tensor, low: float, high: float) -> None:
-    # The ends themselves may be passed by the rounding of what is read from pixels.
-    assert low - 1e-3 * (high - low) <= float(found.min())
-    assert float(found.max()) <= high + 1e-3 * (high - low)
-    assert stats.kstest(found.flatten().double().numpy(), "uniform", (low, high - low)).pvalue > 1e-3
-
-
-def assert_independent(one: Tensor, other: Tensor) -> None:
-    """As far as a rank correlation sees it; four sampling errors."""
-    assert abs(stats.spearmanr(one.numpy(), other.numpy()).statistic) < 4 / math.sqrt(len(one))
+from draws import COLOUR, NUM, TWO_GREYS, Size, assert_independent, assert_uniform, changed, matrices, only, seeded
 
 
 def assert_same_distribution(found: Tensor, expected: Tensor) -> None:
@@ -182,15 +149,6 @@ def test_parts_are_those_of_torchvision(size_px: Size, smallest: float, largest:
 def test_parts_lie_anywhere_in_the_picture() -> None:
     matrix = matrices("random_resized_crop", (30, 30), size_px=4, smallest_area=0.2, largest_area=0.3)
     assert_independent(matrix[:, 0, 2], matrix[:, 1, 2])
-
-
-# Read by the ratio of two differences: the factor by which a contrast, or a colour, has grown.
-TWO_GREYS = torch.tensor([0.4, 0.6]).view(1, 1, 1, 2).expand(NUM, 3, 1, 2)
-COLOUR = torch.tensor([0.6, 0.5, 0.4]).view(1, 3, 1, 1).expand(NUM, 3, 1, 1)
-
-
-def only(part: str, strength: float) -> dict[str, float]:
-    return {"brightness": 0, "contrast": 0, "saturation": 0, "hue": 0, part: strength}
 
 
 def test_crops_of_the_images_chosen_are_shifted_anywhere() -> None:
