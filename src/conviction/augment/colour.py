@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Annotated, Literal
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from pydantic import Field
 from torch import Generator, Tensor
 
 from conviction.augment.base import AUGMENTATIONS, AugmentConfig, Recolouring, uniform
-from conviction.augment.interval import OneOrRange, ends_around, not_only
+from conviction.augment.interval import Ends, OneOrRange, ends_around, not_only
 from conviction.core.errors import ConfigError
 
 Factor = Annotated[float, Field(ge=0, le=10)]
@@ -77,7 +77,7 @@ class GrayscaleConfig(ColourConfig):
 
 
 class ColorJitterConfig(ColourConfig):
-    """Brightness, contrast, saturation and hue, in an order that each batch draws anew.
+    """Brightness, contrast, saturation and hue, in an order that each image draws.
 
     Of pictures without colours, brightness and contrast alone.
     """
@@ -190,13 +190,15 @@ class Grayscale(Recolouring):
 
 
 class ColorJitter(Recolouring):
-    """Several changes in a random order; of pictures without colours, saturation and hue are left out."""
+    """Several changes in an order of each image's own; of pictures without colours, saturation and hue are left out."""
 
     by_channel = True
 
-    def __init__(self, parts: list[ByFactor], p: float) -> None:
-        self._parts, self.p = parts, p
-        self._is_of_colours_alone = bool(parts) and all(part.change in (saturation, hue) for part in parts)
+    def __init__(self, ranges: Mapping[str, Ends], p: float) -> None:
+        self.p = p
+        self._blends = {name: ends for name, ends in ranges.items() if name != "hue"}
+        self._turns = ranges.get("hue", (0.0, 0.0))
+        self._is_of_colours_alone = bool(ranges) and ranges.keys() <= {"saturation", "hue"}
 
     def check(self, input_shape: tuple[int, int, int]) -> None:
         """Raises: ConfigError where nothing but colours is changed and there are none."""
@@ -204,12 +206,35 @@ class ColorJitter(Recolouring):
             _check_colour("color_jitter without brightness and contrast", input_shape[0])
 
     def recolour(self, images: Image, generator: Generator) -> Image:
-        """Each image by its own draws, all in the same order."""
-        for index in torch.randperm(len(self._parts), generator=generator).tolist():
-            images = self._parts[index].recolour(images, generator)
-        return images
+        """Each image by its own draws, in its own order: that of the blends, and where the hue stands in it."""
+        num, num_blends = len(images), len(self._blends)
+        # Side by side lie those whose hue is turned at the same place, so that it is turned in each image once.
+        place_B, index = torch.randint(0, num_blends + 1, (num,), generator=generator).sort()
+        bounds = [0, *torch.bincount(place_B, minlength=num_blends + 1).cumsum(0).tolist()]
+        turns_B = uniform(num, *self._turns, generator)
+        factors = [uniform(num, *ends, generator) for ends in self._blends.values()]
+        order_BN = torch.rand((num, num_blends), generator=generator).argsort(dim=1)
+        index = index.to(images.device)
+        changed = images[index]
+        for place in range(num_blends + 1):
+            turned = slice(bounds[place], bounds[place + 1])
+            if self._turns != (0, 0) and bounds[place] < bounds[place + 1]:
+                changed[turned] = hue(changed[turned], turns_B[turned])
+            if place < num_blends:
+                changed = self._blended(changed, order_BN[:, place], torch.stack(factors))
+        return torch.empty_like(images).index_copy_(0, index, changed)
+
+    def _blended(self, images: Image, blend_B: Int64[Tensor, " B"], factors_NB: Float[Tensor, "N B"]) -> Image:
+        """Each image after one of the blends, which differ in what they draw it to alone."""
+        shares_N2 = torch.tensor([_DRAWN_TO[name] for name in self._blends])
+        mean, own = shares_N2[blend_B].to(images.device)[:, :, None, None, None].unbind(1)
+        greys = grey(images)
+        others = torch.addcmul(mean * greys.mean(dim=(1, 2, 3), keepdim=True), own, greys)
+        return blend(images, others, factors_NB[blend_B, torch.arange(len(images))])
 
 
+# The shares of its mean grey, and of each pixel's own, in what an image is drawn to, or away from.
+_DRAWN_TO = {"brightness": (0.0, 0.0), "contrast": (1.0, 0.0), "saturation": (0.0, 1.0)}
 _CHANGES = {"brightness": brightness, "contrast": contrast, "saturation": saturation}
 _HOWARD = "A. Howard, Some improvements on deep convolutional neural network based image classification, 2013"
 
@@ -242,7 +267,7 @@ def _build_grayscale(config: AugmentConfig) -> Recolouring:
 def _build_color_jitter(config: AugmentConfig) -> Recolouring:
     assert isinstance(config, ColorJitterConfig)
     strengths = {"brightness": config.brightness, "contrast": config.contrast, "saturation": config.saturation}
-    parts = [ByFactor(_CHANGES[name], *ends_around(1, s), 1.0) for name, s in strengths.items() if s != 0]
+    ranges = {name: ends_around(1, strength) for name, strength in strengths.items() if strength != 0}
     if config.hue != 0:
-        parts.append(ByFactor(hue, *ends_around(0, config.hue), 1.0))
-    return ColorJitter(parts, config.p)
+        ranges["hue"] = ends_around(0, config.hue)
+    return ColorJitter(ranges, config.p)

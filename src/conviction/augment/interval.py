@@ -38,7 +38,9 @@ def not_only(unchanged: int) -> AfterValidator:
 
     def check(value: Any) -> Any:
         if value == (unchanged, unchanged):
-            raise ValueError(f"a range of {unchanged} alone would leave every picture as it is, but got {value}.")
+            raise ValueError(
+                f"a range of {unchanged} alone would leave every picture as it is, but got {list(value)}. Widen it."
+            )
         return value
 
     return AfterValidator(check)
