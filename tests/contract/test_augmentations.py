@@ -203,6 +203,9 @@ def test_a_jitter_of_grey_pictures_leaves_their_colours_out() -> None:
 
 SENSELESS: list[tuple[str, dict[str, Any]]] = [
     ("horizontal_flip", {"p": 1.5}),
+    ("alternating_flip", {"p": -0.1}),
+    ("crop_to", {"size_px": 8, "p": 1.1}),
+    ("random_resized_crop", {"size_px": 8, "p": 2}),
     ("random_crop", {"padding_px": 0}),
     ("random_crop", {"outside": "white"}),
     ("crop_to", {}),

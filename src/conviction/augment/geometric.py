@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import ClassVar, Literal
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from pydantic import Field
 from torch import Tensor
 
 from conviction.augment.base import AUGMENTATIONS, AugmentConfig, Outside, Placement, Size, chosen
 from conviction.core.errors import ConfigError
+from conviction.core.rng import derive
 from conviction.data.stream import Draw
 
 
@@ -19,6 +20,12 @@ def shifts(x_B: Float[Tensor, " B"], y_B: Float[Tensor, " B"]) -> Float[Tensor, 
     matrix = torch.eye(3).repeat(len(x_B), 1, 1)
     matrix[:, 0, 2], matrix[:, 1, 2] = x_B, y_B
     return matrix
+
+
+def middles(num: int, old_px: Size, new_px: Size) -> Float[Tensor, "B 3 3"]:
+    """Matrices that cut the middle out, as evaluation does: of an odd rest, half to even."""
+    y, x = (round((old - new) / 2) - (old - new) / 2 for old, new in zip(old_px, new_px, strict=True))
+    return shifts(torch.full((num,), x), torch.full((num,), y))
 
 
 class FlipConfig(AugmentConfig):
@@ -36,9 +43,10 @@ class VerticalFlipConfig(AugmentConfig):
 
 
 class AlternatingFlipConfig(AugmentConfig):
-    """Mirror each image in every second epoch: half of them in the first, the others in the second, and so on."""
+    """Mirror each image in every second epoch: about half of them in the first, the others in the second, and so on."""
 
     name: Literal["alternating_flip"] = "alternating_flip"
+    p: float = Field(1.0, ge=0, le=1, description="Share of the images that take turns; the others are never mirrored")
 
 
 class RandomCropConfig(AugmentConfig):
@@ -55,6 +63,7 @@ class CropToConfig(AugmentConfig):
 
     name: Literal["crop_to"] = "crop_to"
     size_px: int = Field(ge=1, le=8192, description="Height and width of what is left")
+    p: float = Field(1.0, ge=0, le=1, description="Share of the images cut anywhere; the others from their middle")
 
 
 class Flip(Placement):
@@ -71,16 +80,26 @@ class Flip(Placement):
 
 
 class AlternatingFlip(Placement):
-    """Mirrored left to right in every second epoch."""
+    """Mirrored left to right in every second epoch; the run's seed decides in which, and which images never are."""
 
     is_exact: ClassVar[bool] = True
 
+    def __init__(self, p: float = 1.0) -> None:
+        self._p = p
+
     def matrices(self, num_images: int, size_px: Size, draw: Draw) -> Float[Tensor, "B 3 3"]:
-        """A sign for each image, by its row and the epoch."""
+        """A sign for each image, by its row, the epoch and the seed, whatever the generator."""
         rows = torch.arange(num_images) if draw.rows is None else draw.rows
-        # Neighbouring rows are of one class in many sets: their halves are drawn by a multiplicative hash.
-        half = (rows * 2654435761 % 2**32) >> 31
-        return _mirrored((half + draw.epoch) % 2 == 1, 0)
+        number_B = _hashed(_hashed(rows) ^ derive(draw.seed, "alternating_flip") % 2**32)
+        half_B, share_B = number_B >> 31, (number_B % 2**31).double() / 2**31
+        return _mirrored(((half_B + draw.epoch) % 2 == 1) & (share_B < self._p), 0)
+
+
+def _hashed(numbers: Int64[Tensor, " B"]) -> Int64[Tensor, " B"]:
+    """Each number below 2³² to another, as if drawn: MurmurHash3's last step, a bijection."""
+    numbers = (numbers ^ numbers >> 16) * 0x85EBCA6B % 2**32
+    numbers = (numbers ^ numbers >> 13) * 0xC2B2AE35 % 2**32
+    return numbers ^ numbers >> 16
 
 
 def _mirrored(flip_B: Tensor, axis: int) -> Float[Tensor, "B 3 3"]:
@@ -119,8 +138,8 @@ class CropTo(Placement):
 
     is_exact: ClassVar[bool] = True
 
-    def __init__(self, size_px: int) -> None:
-        self._size_px = size_px
+    def __init__(self, size_px: int, p: float = 1.0) -> None:
+        self._size_px, self._p = size_px, p
 
     def output_size(self, size_px: Size) -> Size:
         """A square. Raises: ConfigError."""
@@ -133,10 +152,14 @@ class CropTo(Placement):
 
     def matrices(self, num_images: int, size_px: Size, draw: Draw) -> Float[Tensor, "B 3 3"]:
         """A shift for each image."""
-        self.output_size(size_px)
+        wanted = self.output_size(size_px)
         room = [side - self._size_px for side in size_px]
         corners = [torch.randint(0, side + 1, (num_images,), generator=draw.generator) - side / 2 for side in room]
-        return shifts(corners[1], corners[0])
+        anywhere = shifts(corners[1], corners[0])
+        if self._p == 1:
+            return anywhere
+        is_chosen_B = chosen(num_images, self._p, draw.generator)
+        return torch.where(is_chosen_B[:, None, None], anywhere, middles(num_images, size_px, wanted))
 
 
 _KRIZHEVSKY = "A. Krizhevsky et al., ImageNet classification with deep convolutional networks, 2012"
@@ -168,7 +191,8 @@ def _build_vertical_flip(config: AugmentConfig) -> Placement:
     reference="K. Jordan, 94% on CIFAR-10 in 3.29 seconds on a single GPU, 2024, section 3.6",
 )
 def _build_alternating_flip(config: AugmentConfig) -> Placement:
-    return AlternatingFlip()
+    assert isinstance(config, AlternatingFlipConfig)
+    return AlternatingFlip(config.p)
 
 
 @AUGMENTATIONS.register(
@@ -191,4 +215,4 @@ def _build_random_crop(config: AugmentConfig) -> Placement:
 )
 def _build_crop_to(config: AugmentConfig) -> Placement:
     assert isinstance(config, CropToConfig)
-    return CropTo(config.size_px)
+    return CropTo(config.size_px, config.p)

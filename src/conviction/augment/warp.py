@@ -20,7 +20,7 @@ from conviction.augment.base import (
     chosen,
     uniform,
 )
-from conviction.augment.geometric import shifts
+from conviction.augment.geometric import middles, shifts
 from conviction.augment.interval import OneOrRange, ends_around, not_only
 from conviction.augment.rectangle import rectangles
 from conviction.core.errors import ConfigError
@@ -89,6 +89,9 @@ class RandomResizedCropConfig(AugmentConfig):
 
     name: Literal["random_resized_crop"] = "random_resized_crop"
     size_px: int = Field(ge=1, le=8192, description="Height and width of what comes out")
+    p: float = Field(
+        1.0, ge=0, le=1, description="Share of the images that get it; the others are cut as in evaluation"
+    )
     smallest_area: float = Field(0.08, gt=0, le=1, description="Smallest share of the image that is cut out")
     largest_area: float = Field(1.0, gt=0, le=1, description="Largest share")
     largest_ratio: float = Field(4 / 3, ge=1, le=10, description="Largest width by height; the smallest is its inverse")
@@ -212,7 +215,10 @@ class RandomResizedCrop(Placement):
         top_B, left_B, height_B, width_B = self._parts(num_images, size_px, draw)
         matrix = shifts(left_B + (width_B - size_px[1]) / 2, top_B + (height_B - size_px[0]) / 2)
         matrix[:, 0, 0], matrix[:, 1, 1] = width_B / wanted, height_B / wanted
-        return matrix
+        if self._config.p == 1:
+            return matrix
+        is_chosen_B = chosen(num_images, self._config.p, draw.generator)
+        return torch.where(is_chosen_B[:, None, None], matrix, middles(num_images, size_px, (wanted, wanted)))
 
     def _parts(self, num_images: int, size_px: Size, draw: Draw) -> Float[Tensor, "4 B"]:
         """Top, left, height and width of each part: the first of ten draws that fits, else the largest in the middle.

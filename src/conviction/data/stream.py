@@ -17,11 +17,15 @@ from conviction.data.standardize import Standardizer
 
 @dataclass(frozen=True)
 class Draw:
-    """The occasion on which a batch is augmented: where its random numbers come from, the epoch, its rows."""
+    """The occasion on which a batch is augmented: where its random numbers come from, the epoch, its rows, the seed.
+
+    `generator` is each epoch's own; `seed` is the run's, for what holds through all of its epochs.
+    """
 
     generator: Generator
     epoch: int = 1
     rows: Int64[Tensor, " B"] | None = None
+    seed: int = 0
 
 
 Targets = Int64[Tensor, " B"] | Float[Tensor, "B K"]
@@ -70,10 +74,10 @@ class Stream:
         """Each picture once, unchanged, in the split's order."""
         yield from self._batches(self.rows, None)
 
-    def shuffled(self, generator: Generator, epoch: int = 1) -> Iterator[Batch]:
-        """Each picture once, in random order, augmented; generator and epoch decide all of it."""
+    def shuffled(self, generator: Generator, epoch: int = 1, seed: int = 0) -> Iterator[Batch]:
+        """Each picture once, in random order, augmented; generator, epoch and the run's seed decide all of it."""
         order = torch.randperm(len(self.rows), generator=generator).numpy()
-        yield from self._batches(self.rows[order], Draw(generator, epoch))
+        yield from self._batches(self.rows[order], Draw(generator, epoch, seed=seed))
 
     def _batches(self, rows: np.ndarray, draw: Draw | None) -> Iterator[Batch]:
         bounds = self._bounds()

@@ -76,7 +76,8 @@ class Trainer:
         correct = torch.zeros((), dtype=torch.int64, device=self.train.device)
         self.network.train()
         with rng.torch_default(self.seed, "dropout", epoch):
-            for index, batch in enumerate(self.train.shuffled(rng.generator(self.seed, "shuffle", epoch), epoch)):
+            shuffled = self.train.shuffled(rng.generator(self.seed, "shuffle", epoch), epoch, self.seed)
+            for index, batch in enumerate(shuffled):
                 self._set_rates(first_step + index)
                 loss, logits = self.take_step(batch)
                 losses.append(loss)

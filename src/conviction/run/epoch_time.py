@@ -52,7 +52,7 @@ def estimate_epoch(recipe: Recipe, check: bool = False) -> EpochTime:
         num_steps, num_batches = trainer.train.num_batches, trainer.validation.num_batches
         steps: list[float] = []
         with rng.torch_default(recipe.seed, "time"):
-            batches = iter(trainer.train.shuffled(rng.generator(recipe.seed, "time")))
+            batches = iter(trainer.train.shuffled(rng.generator(recipe.seed, "time"), seed=recipe.seed))
             began = last = time.perf_counter()
             for number, batch in enumerate(batches):
                 trainer.take_step(batch)

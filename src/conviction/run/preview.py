@@ -156,7 +156,7 @@ def preview_augmentations(
     num_variants = fitting if size[1] is None else size[1]
     variants, targets = [], []
     for epoch in range(1, num_variants + 1):
-        draw = Draw(generator(seed, "preview", epoch), epoch, torch.from_numpy(rows))
+        draw = Draw(generator(seed, "preview", epoch), epoch, torch.from_numpy(rows), seed)
         images, mixed = augment(pixels.permute(0, 3, 1, 2), labels, draw)
         variants.append(images.permute(0, 2, 3, 1).numpy())
         targets.append(mixed if augment.mixes_labels else None)

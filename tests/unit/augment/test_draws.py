@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from scipy import stats
@@ -13,7 +15,8 @@ from conviction.augment import AUGMENTATIONS, Augmenter, build_augmentations
 from conviction.augment.detail import boxes
 from conviction.augment.geometric import AlternatingFlip
 from conviction.augment.mix import shares
-from conviction.data.stream import Draw
+from conviction.data.standardize.channel import Standardization
+from conviction.data.stream import Draw, Stream, cut_middle
 
 NUM = 4000
 
@@ -53,17 +56,81 @@ def test_a_jitter_without_parts_leaves_all_as_it_is() -> None:
     assert torch.equal(changed(augment, images), images)
 
 
+def flipped(epoch: int, rows: Tensor, seed: int = 0, p: float = 1.0) -> Tensor:
+    draw = Draw(Generator().manual_seed(epoch), epoch, rows, seed)
+    return AlternatingFlip(p).matrices(len(rows), (4, 4), draw)[:, 0, 0] < 0
+
+
 def test_alternating_flips_mirror_each_image_every_second_epoch() -> None:
     rows = torch.arange(NUM)
-    epochs = [AlternatingFlip().matrices(NUM, (4, 4), seeded(epoch, epoch, rows))[:, 0, 0] for epoch in (1, 2, 3)]
-    assert torch.equal(epochs[0], -epochs[1])
-    assert torch.equal(epochs[0], epochs[2])
-    assert abs(int((epochs[0] < 0).sum()) - NUM // 2) <= 2
+    first, second, third = (flipped(epoch, rows) for epoch in (1, 2, 3))
+    assert torch.equal(first, ~second)
+    assert torch.equal(first, third)
+    assert stats.binomtest(int(first.sum()), NUM, 0.5).pvalue > 1e-3
     # Neither neighbours nor a class of neighbours go together.
-    assert abs(int((epochs[0][:100] < 0).sum()) - 50) <= 5
+    pairs = first.view(-1, 2).sum(dim=1)
+    assert stats.chisquare(torch.bincount(pairs).numpy(), [NUM / 8, NUM / 4, NUM / 8]).pvalue > 1e-3
+    groups = first.view(-1, 100).sum(dim=1).double()
+    assert stats.kstest(((groups - 50) / 5).numpy(), "norm").pvalue > 1e-4
     # A batch in another order mirrors the same images.
-    other = AlternatingFlip().matrices(NUM, (4, 4), seeded(7, 1, rows.flip(0)))[:, 0, 0]
-    assert torch.equal(other.flip(0), epochs[0])
+    assert torch.equal(flipped(1, rows.flip(0)).flip(0), first)
+
+
+def test_alternating_flips_of_two_seeds_mirror_independent_halves() -> None:
+    rows = torch.arange(NUM)
+    found = {seed: flipped(1, rows, seed) for seed in (0, 1, 2, 2**63 - 1)}
+    for one, other in itertools.combinations(found.values(), 2):
+        assert stats.binomtest(int((one == other).sum()), NUM, 0.5).pvalue > 1e-3
+
+
+def test_alternating_flips_of_a_share_leave_the_others_as_they_are() -> None:
+    rows = torch.arange(NUM)
+    all_of_them, first, second, third = flipped(1, rows), *(flipped(epoch, rows, p=0.3) for epoch in (1, 2, 3))
+    assert not (first & second).any()
+    assert torch.equal(first, third)
+    takes_turns = first | second
+    assert stats.binomtest(int(takes_turns.sum()), NUM, 0.3).pvalue > 1e-3
+    assert stats.binomtest(int(first.sum()), int(takes_turns.sum()), 0.5).pvalue > 1e-3
+    assert torch.equal(first, all_of_them & takes_turns)
+    assert not flipped(1, rows, p=0.0).any()
+
+
+def test_a_stream_mirrors_by_the_runs_seed() -> None:
+    """Each picture once, with its mark on the left or on the right; the order is the generator's."""
+    images = np.zeros((64, 1, 2, 1), np.uint8)
+    images[:, 0, 0, 0] = np.arange(1, 65)
+    augment = built("alternating_flip", (1, 1, 2))
+    stream = Stream(images, np.arange(64), np.arange(64), Standardization((0.0,), (1.0,)), 10, augment)
+
+    def mirrored(epoch: int, seed: int, draws: int) -> list[bool]:
+        batches = stream.shuffled(Generator().manual_seed(draws), epoch, seed)
+        found = [(b.labels, b.images[:, 0, 0, 1] > 0) for b in batches]
+        labels, is_mirrored = (torch.cat(parts) for parts in zip(*found, strict=True))
+        return [bool(one) for one in is_mirrored[labels.argsort()]]
+
+    first = mirrored(1, 5, 1)
+    assert mirrored(2, 5, 2) == [not one for one in first]
+    # An epoch that is drawn again after a pause, or in another order, mirrors the same.
+    assert mirrored(1, 5, 1) == mirrored(3, 5, 9) == first
+    assert mirrored(1, 6, 1) != first
+
+
+@pytest.mark.parametrize(("height", "width"), [(5, 5), (6, 5), (8, 7)])
+@pytest.mark.parametrize("name", ["crop_to", "random_resized_crop"])
+def test_crops_that_are_not_chosen_take_what_evaluation_takes(name: str, height: int, width: int) -> None:
+    picture = torch.arange(height * width, dtype=torch.uint8).view(1, 1, height, width)
+    middle = torch.from_numpy(cut_middle(picture.permute(0, 2, 3, 1).numpy(), (3, 3))).permute(0, 3, 1, 2)
+    pictures = picture.expand(NUM, -1, -1, -1)
+    never, always, some = (changed(built(name, (1, height, width), size_px=3, p=p), pictures) for p in (0, 1, 0.3))
+    assert (never == middle).all()
+
+    def is_other(found: Tensor) -> Tensor:
+        return (found != middle).flatten(1).any(dim=1)
+
+    expected = 0.3 * float(is_other(always).float().mean())
+    assert expected > 0.2
+    # The expected share is itself one of a sample.
+    assert abs(float(is_other(some).float().mean()) - expected) < 4 * (2 * 0.3 * 0.7 / NUM) ** 0.5
 
 
 def test_crops_are_uniform_over_all_places() -> None:
