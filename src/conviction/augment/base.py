@@ -57,7 +57,7 @@ class Placement(Augmentation, ABC):
     interpolation: Interpolation | None = None
     # Whether every pixel comes from exactly one other, so that nothing is interpolated.
     is_exact: ClassVar[bool] = False
-    # Whether a part that shrinks is smoothed, unless it is turned or slanted as well.
+    # Whether what shrinks is smoothed.
     smooths: bool = False
 
     @abstractmethod

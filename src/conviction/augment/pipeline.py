@@ -27,6 +27,7 @@ from conviction.augment.base import (
 )
 from conviction.augment.parts import resized_parts, whole_parts
 from conviction.augment.resample import move, warp
+from conviction.augment.shrink import smoothed_warp
 from conviction.data.stream import Draw
 
 
@@ -72,7 +73,7 @@ class _Composed:
         resampled = images.new_empty((*images.shape[:2], *size_px))
         for rows, seen in (
             (whole, resized_parts(images[whole], parts.of(whole), size_px)),
-            (others, warp(images[others], matrix_B33[others], size_px, outside, between)),
+            (others, smoothed_warp(images[others], matrix_B33[others], size_px, outside, between)),
         ):
             resampled.index_copy_(0, rows.to(images.device), seen)
         return resampled

@@ -17,7 +17,7 @@ from conviction.augment.base import Placement
 from conviction.augment.geometric import Flip, RandomCrop, shifts
 from conviction.augment.parts import Parts, resized_parts, whole_parts
 from conviction.augment.pipeline import Augmenter
-from conviction.augment.resample import warp as resampled
+from conviction.augment.shrink import smoothed_warp
 from conviction.augment.warp import RandomResizedCrop, RandomResizedCropConfig, RotateConfig, Warp
 from conviction.data.stream import Draw
 
@@ -148,7 +148,7 @@ def test_with_a_shift_by_parts_of_pixels_it_is_one_resampling() -> None:
     matrices = crop.matrices(NUM, (HEIGHT, WIDTH), draw) @ shift.matrices(NUM, (16, 16), draw)
     other = ~whole_parts(matrices, (HEIGHT, WIDTH), (16, 16)).is_whole_B
     assert other.sum() > NUM // 2
-    expected = resampled(images, matrices, (16, 16), "edge", "bilinear")
+    expected = smoothed_warp(images, matrices, (16, 16), "edge", "bilinear")
     assert torch.equal(placed([crop, shift], images)[other], expected[other])
 
 
