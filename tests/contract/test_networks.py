@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from conviction.core import rng
 from conviction.fit.checkpoint import load_weights, save_weights
 from conviction.nets import NETWORKS, PRESETS, NetworkConfig, build_network, expand_preset
-from conviction.nets.block import num_parameters, to_channels_last
+from conviction.nets.block import num_parameters
 
 INPUT_SHAPE = (3, 32, 32)
 NUM_CLASSES = 7
@@ -83,7 +83,9 @@ class TestEveryNetwork:
         network = seeded(config).eval()
         with torch.no_grad():
             expected = network(images(2))
-            found = to_channels_last(network)(images(2).contiguous(memory_format=torch.channels_last))
+            found = network.to(memory_format=torch.channels_last)(
+                images(2).contiguous(memory_format=torch.channels_last)
+            )
         torch.testing.assert_close(found, expected)
 
     def test_parameters_are_those_that_the_state_holds(self, config: NetworkConfig) -> None:

@@ -15,7 +15,6 @@ from conviction.core.errors import UnknownName
 from conviction.fit.checkpoint import load_checkpoint, save_checkpoint
 from conviction.fit.optimizer import OPTIMIZERS, OptimizerConfig, SgdConfig, build_optimizer
 from conviction.nets import BlocksConfig, build_network
-from conviction.nets.block import to_channels_last
 
 BETAS = {"beta1": 0.8, "beta2": 0.95, "epsilon": 1e-4}
 TORCH_BETAS = {"betas": (0.8, 0.95), "eps": 1e-4}
@@ -70,7 +69,7 @@ def one_thread() -> Iterator[None]:
 def small_network(seed: int = 0) -> nn.Module:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return to_channels_last(build_network(NETWORK, (3, 6, 6), 4))
+        return build_network(NETWORK, (3, 6, 6), 4).to(memory_format=torch.channels_last)
 
 
 def step(network: nn.Module, optimizer: Optimizer, number: int) -> float:

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 DeviceName = Literal["auto", "cpu", "cuda"]
 PrecisionName = Literal["auto", "float32", "bfloat16"]
+MemoryFormat = Literal["channels_last", "contiguous"]
+MemoryFormatName = Literal["auto", "channels_last", "contiguous"]
 
 
 def choose_device(name: DeviceName) -> torch.device:
@@ -41,11 +43,25 @@ def choose_precision(name: PrecisionName, device: torch.device) -> Literal["floa
     """
     if name != "auto":
         return name
+    return "bfloat16" if has_bfloat16(device) else "float32"
+
+
+def has_bfloat16(device: torch.device) -> bool:
+    """Whether the device has instructions for bfloat16."""
     if device.type == "cuda":
         import torch
 
-        return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
-    return "bfloat16" if processor_flags() & {"avx512_bf16", "amx_bf16", "bf16"} else "float32"
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    return bool(processor_flags() & {"avx512_bf16", "amx_bf16", "bf16"})
+
+
+def device_name(device: torch.device) -> str:
+    """What the processor or the GPU is called."""
+    if device.type == "cuda":
+        import torch
+
+        return torch.cuda.get_device_name(device)
+    return processor_name()
 
 
 @functools.cache

@@ -49,7 +49,9 @@ def check_torch_and_torchvision() -> None:
         )
 
 
-def describe_environment(threads: int, device: str, precision: str) -> dict[str, Any]:
+def describe_environment(
+    threads: int, device: str, precision: str, memory_format: str = "channels_last"
+) -> dict[str, Any]:
     """The environment of a run, for `environment.json`."""
     return {
         "packages": {name: _version(name) for name in RECORDED_PACKAGES},
@@ -61,6 +63,7 @@ def describe_environment(threads: int, device: str, precision: str) -> dict[str,
         "threads": threads,
         "device": device,
         "precision": precision,
+        "memory_format": memory_format,
         "commit": _commit(Path(__file__).parent),
     }
 

@@ -34,7 +34,7 @@ Augment = Callable[[UInt8[Tensor, "B C H W"], Int64[Tensor, " B"], Draw], tuple[
 
 @dataclass(frozen=True)
 class Batch:
-    """Images in the channels-last memory layout, their labels, and what to train them towards.
+    """Images, in the memory format of their stream, their labels, and what to train them towards.
 
     `targets` are the labels, or shares of classes where images were mixed.
     """
@@ -61,6 +61,7 @@ class Stream:
     augment: Augment | None = None
     crop_px: tuple[int, int] | None = None
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    memory_format: torch.memory_format = torch.channels_last
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -92,7 +93,7 @@ class Stream:
             if draw is not None and self.augment is not None:
                 here = replace(draw, rows=torch.from_numpy(chosen.astype(np.int64)))
                 images, targets = self.augment(images, labels, here)
-            yield Batch(self.standardization(images).contiguous(memory_format=torch.channels_last), labels, targets)
+            yield Batch(self.standardization(images).contiguous(memory_format=self.memory_format), labels, targets)
 
     def _bounds(self) -> list[int]:
         """Where batches begin. A last batch of one picture joins the one before: batch normalisation needs two."""

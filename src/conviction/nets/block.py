@@ -6,7 +6,6 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import Annotated, Literal
 
-import torch
 from jaxtyping import Float
 from pydantic import Field, field_validator, model_validator
 from torch import Tensor, nn
@@ -268,8 +267,3 @@ def first_layer_filters(network: nn.Module, input_shape: tuple[int, int, int]) -
                 return None
             return module.weight.detach().clone().float().cpu().reshape(-1, channels, height, width)
     return None
-
-
-def to_channels_last(network: nn.Module) -> nn.Module:
-    """The network with its convolutions' weights in the layout that processors compute in fastest."""
-    return network.to(memory_format=torch.channels_last)

@@ -11,6 +11,7 @@ from conviction.core import rng
 from conviction.core.environment import check_torch_and_torchvision
 from conviction.core.errors import ConfigError
 from conviction.predict import predict_batches
+from conviction.run.fastest import settle
 from conviction.run.faults import training_faults
 from conviction.run.prepared import Machine, prepare
 from conviction.run.recipe import Recipe
@@ -47,7 +48,8 @@ def estimate_epoch(recipe: Recipe, check: bool = False) -> EpochTime:
     check_torch_and_torchvision()
     machine = Machine.for_recipe(recipe)
     with training_faults(recipe):
-        trainer = build_trainer(prepare(recipe, machine))
+        prepared = settle(prepare(recipe, machine), build_trainer, lambda _: None)
+        machine, trainer = prepared.machine, build_trainer(prepared)
         machine.engage()
         num_steps, num_batches = trainer.train.num_batches, trainer.validation.num_batches
         steps: list[float] = []

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from conviction.augment import augmented_shape, build_augmentations
-from conviction.core.device import choose_device, choose_precision, keep_freed_memory, num_threads
+from conviction.core.device import MemoryFormat, choose_device, choose_precision, keep_freed_memory, num_threads
 from conviction.core.errors import ConfigError, RunError
 from conviction.core.files import read_json
 from conviction.core.records import DataRecord
@@ -35,6 +35,7 @@ class Machine:
     device: torch.device
     precision: Literal["float32", "bfloat16"]
     threads: int
+    memory_format: MemoryFormat = "channels_last"
 
     @classmethod
     def recorded(cls, folder: RunFolder, recipe: Recipe) -> Machine:
@@ -48,10 +49,17 @@ class Machine:
 
     @classmethod
     def for_recipe(cls, recipe: Recipe) -> Machine:
-        """What `fit.device`, `fit.precision` and `fit.threads` mean here. Raises: ConfigError."""
+        """What the recipe's `fit` means here; of what it leaves to measuring, the usual way. Raises: ConfigError."""
         device = choose_device(recipe.fit.device)
         precision = choose_precision(recipe.fit.precision, device)
-        return cls(device, precision, recipe.fit.threads or num_threads())
+        wanted = recipe.fit.memory_format
+        usual: MemoryFormat = "channels_last" if wanted == "auto" else wanted
+        return cls(device, precision, recipe.fit.threads or num_threads(), usual)
+
+    @property
+    def torch_memory_format(self) -> torch.memory_format:
+        """As torch names it."""
+        return torch.channels_last if self.memory_format == "channels_last" else torch.contiguous_format
 
     def engage(self) -> None:
         """Set this process up to compute so."""
@@ -60,9 +68,10 @@ class Machine:
 
 
 def _recorded(folder: RunFolder, *keys: str) -> dict[str, Any]:
-    recorded = read_json(folder.environment)
+    # Runs that began before there was a choice.
+    recorded = {"memory_format": "channels_last", **read_json(folder.environment)}
     try:
-        return {f"fit.{key}": recorded[key] for key in keys}
+        return {f"fit.{key}": recorded[key] for key in (*keys, "memory_format")}
     except (KeyError, TypeError) as error:
         raise RunError(f"{folder.environment} is damaged: {error}.") from error
 
@@ -109,6 +118,7 @@ class Prepared:
             batch_size,
             crop_px=size_px if size_px != self.picture_shape[1:] else None,
             device=self.machine.device,
+            memory_format=self.machine.torch_memory_format,
         )
 
     def data_record(self) -> DataRecord:

@@ -10,7 +10,7 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from conviction.augment import AUGMENTATIONS, AugmentConfig
 from conviction.core.config import Config, parse, parse_assignment, read_mapping, read_yaml, with_overrides, write_yaml
-from conviction.core.device import DeviceName, PrecisionName
+from conviction.core.device import DeviceName, MemoryFormatName, PrecisionName
 from conviction.core.errors import ConfigError, NewerFormat, UnknownName
 from conviction.core.registry import OneOf
 from conviction.data.source import SOURCES, SourceConfig
@@ -39,7 +39,12 @@ class FitConfig(Config):
 
     epochs: int = Field(20, ge=1, le=100_000)
     batch_size: int = Field(128, ge=1, le=1_000_000)
-    precision: PrecisionName = Field("auto", description="auto: bfloat16 where the processor computes in it")
+    precision: PrecisionName = Field(
+        "auto", description="auto: bfloat16 where the processor computes in it and that is measured to be faster"
+    )
+    memory_format: MemoryFormatName = Field(
+        "auto", description="How maps lie in memory: a pixel's channels or a channel's pixels together. auto: measured"
+    )
     device: DeviceName = Field("auto", description="auto: the GPU where there is one")
     threads: int | None = Field(None, ge=1, le=1024, description="null: OMP_NUM_THREADS, or one for each core")
     gradient_clip_norm: float | None = Field(None, gt=0, description="Scale gradients down to this norm")

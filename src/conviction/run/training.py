@@ -39,8 +39,9 @@ from conviction.fit.schedule import Span, build_schedule
 from conviction.fit.stopping import best_of, should_stop
 from conviction.fit.watcher import Watcher
 from conviction.nets import build_network
-from conviction.nets.block import first_layer_filters, num_parameters, to_channels_last
+from conviction.nets.block import first_layer_filters, num_parameters
 from conviction.report.figure import draw_curves, draw_filters, draw_learning_rate
+from conviction.run.fastest import settle
 from conviction.run.faults import memory_fault, training_faults
 from conviction.run.model import load_standardization, write_model
 from conviction.run.prepared import Machine, Prepared, describe_change, prepare
@@ -71,7 +72,7 @@ def train(
     machine = Machine.for_recipe(resolved)
     home = Path(home or runs_home())
     with training_faults(resolved):
-        prepared = prepare(resolved, machine, watcher.packing)
+        prepared = settle(prepare(resolved, machine, watcher.packing), build_trainer, watcher.note)
         trainer = build_trainer(prepared)
         folder = create_run_folder(home, resolved.name)
         with folder.held():
@@ -302,7 +303,7 @@ def build_trainer(prepared: Prepared) -> Trainer:
     recipe, machine = prepared.recipe, prepared.machine
     with rng.torch_default(recipe.seed, "initialisation"):
         network = build_network(recipe.network, prepared.input_shape, len(prepared.pack.classes))
-    network = to_channels_last(network).to(machine.device)
+    network = network.to(memory_format=machine.torch_memory_format).to(machine.device)
     training_stream = prepared.training_stream()
     return Trainer(
         network=network,
@@ -336,7 +337,8 @@ def _write_beginnings(folder: RunFolder, prepared: Prepared, network: nn.Module,
     """What does not change while a run trains; `run.json` comes last, so that a folder with it is whole."""
     machine = prepared.machine
     write_text(folder.recipe, prepared.recipe.to_yaml())
-    write_json(folder.environment, describe_environment(machine.threads, machine.device.type, machine.precision))
+    environment = describe_environment(machine.threads, machine.device.type, machine.precision, machine.memory_format)
+    write_json(folder.environment, environment)
     write_model(folder, prepared)
     folder.write_split(prepared.splits.by_path(prepared.pack.paths))
     if prepared.pack.skipped:

@@ -17,7 +17,6 @@ from conviction.nets.block import (
     build_network,
     first_layer_filters,
     num_parameters,
-    to_channels_last,
 )
 from conviction.nets.layer import ACTIVATIONS
 
@@ -219,6 +218,6 @@ def test_channels_last_changes_the_layout_alone() -> None:
     network = built({"blocks": [{"filters": 4}]}, (3, 6, 6))
     images = torch.randn(2, 3, 6, 6)
     expected = network(images)
-    network = to_channels_last(network)
+    network = network.to(memory_format=torch.channels_last)
     assert network.blocks.block1.convolution.weight.is_contiguous(memory_format=torch.channels_last)
     torch.testing.assert_close(network(images.contiguous(memory_format=torch.channels_last)), expected)

@@ -1,0 +1,139 @@
+"""The fastest way to compute a network on this machine, measured once and remembered."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Any
+
+import torch
+
+from conviction.core import rng
+from conviction.core.device import device_name, has_bfloat16
+from conviction.core.errors import ConvictionError
+from conviction.core.files import make_folder, read_json, write_json
+from conviction.data.source.locate import cache_folder
+from conviction.data.stream import Batch
+from conviction.fit.loop import Trainer
+from conviction.run.prepared import Machine, Prepared
+from conviction.run.recipe import Recipe
+
+# Counted up whenever the ways, or how they are measured, change.
+_FORMAT = 1
+# In fewer steps a faster way does not make up for the time of measuring.
+LEAST_STEPS = 500
+_WARMUP_STEPS, _MEASURED_STEPS, _LONGEST_S = 2, 5, 4.0
+# Another way than the usual one has to be so much faster: less is noise, and machines alike should compute alike.
+LEAST_GAIN = 1.1
+
+
+@dataclass(frozen=True)
+class Way:
+    """One way to compute, and the seconds that a training step took."""
+
+    machine: Machine
+    step_s: float
+
+    def __str__(self) -> str:
+        return f"{self.machine.precision}, {self.machine.memory_format} {1000 * self.step_s:.1f} ms"
+
+
+def settle(prepared: Prepared, build: Callable[[Prepared], Trainer], note: Callable[[str], None]) -> Prepared:
+    """The same, on the machine in its fastest way, where the recipe leaves precision or memory format to `auto`.
+
+    Each way takes a few training steps on the first batch, with networks that are thrown away. What was found is kept
+    in the cache folder, for this machine, network, size of pictures and batch size, so that the next training measures
+    nothing and computes alike. Trainings of fewer than 500 steps take the usual way.
+    """
+    usual, *others = ways(prepared.recipe, prepared.machine)
+    num_steps = prepared.recipe.fit.epochs * prepared.training_stream().num_batches
+    if not others or num_steps < LEAST_STEPS:
+        return prepared
+    about = _about(prepared, [usual, *others])
+    path = cache_folder() / "fastest" / f"{hashlib.sha256(json.dumps(about).encode()).hexdigest()[:32]}.json"
+    chosen = _remembered(path, usual)
+    if chosen is None:
+        prepared.machine.engage()
+        measured = [Way(machine, _step_s(replace(prepared, machine=machine), build)) for machine in (usual, *others)]
+        chosen = choose(measured)
+        note(f"Measured once for this network on this machine, a step: {'; '.join(map(str, measured))}.")
+        # Where it cannot be kept, the next start measures again.
+        with suppress(ConvictionError):
+            make_folder(path.parent)
+            seconds = [way.step_s for way in measured]
+            found = {"precision": chosen.precision, "memory_format": chosen.memory_format, "steps_s": seconds}
+            write_json(path, {**found, "measured_at": datetime.now(UTC).isoformat(timespec="seconds"), "about": about})
+    return replace(prepared, machine=chosen)
+
+
+def ways(recipe: Recipe, machine: Machine) -> list[Machine]:
+    """All ways that a recipe leaves open on a machine, the usual one first."""
+    precisions, formats = [machine.precision], [machine.memory_format]
+    if recipe.fit.precision == "auto" and has_bfloat16(machine.device):
+        precisions = ["bfloat16", "float32"]
+    if recipe.fit.memory_format == "auto":
+        formats = ["channels_last", "contiguous"]
+    return [
+        replace(machine, precision=precision, memory_format=memory_format)
+        for precision, memory_format in itertools.product(precisions, formats)
+    ]
+
+
+def choose(measured: list[Way]) -> Machine:
+    """The fastest; the first, which is the usual one, unless another gains a tenth."""
+    usual, fastest = measured[0], min(measured, key=lambda way: way.step_s)
+    return fastest.machine if fastest.step_s * LEAST_GAIN < usual.step_s else usual.machine
+
+
+def _about(prepared: Prepared, machines: list[Machine]) -> dict[str, Any]:
+    """All that the measured times depend on."""
+    recipe, machine = prepared.recipe, prepared.machine
+    return {
+        "format": _FORMAT,
+        "torch": torch.__version__,
+        "device": device_name(machine.device),
+        "threads": machine.threads,
+        "network": recipe.network.model_dump(mode="json"),
+        "input_shape": list(prepared.input_shape),
+        "num_classes": len(prepared.pack.classes),
+        "batch_size": recipe.fit.batch_size,
+        "optimizer": recipe.optimizer.name,
+        "ways": [[machine.precision, machine.memory_format] for machine in machines],
+    }
+
+
+def _remembered(path: Any, usual: Machine) -> Machine | None:
+    try:
+        found = read_json(path)
+        return replace(usual, precision=found["precision"], memory_format=found["memory_format"])
+    except (ConvictionError, KeyError, TypeError):
+        return None
+
+
+def _step_s(prepared: Prepared, build: Callable[[Prepared], Trainer]) -> float:
+    """The shortest of a few steps."""
+    trainer, seed = build(prepared), prepared.recipe.seed
+    batch = next(trainer.train.shuffled(rng.generator(seed, "fastest"), seed=seed))
+    trainer.network.train()
+    with rng.torch_default(seed, "fastest"):
+        for _ in range(_WARMUP_STEPS):
+            _take_step(trainer, batch)
+        steps: list[float] = []
+        began = time.perf_counter()
+        while len(steps) < _MEASURED_STEPS and (len(steps) < 2 or time.perf_counter() - began < _LONGEST_S):
+            steps.append(_take_step(trainer, batch))
+    return min(steps)
+
+
+def _take_step(trainer: Trainer, batch: Batch) -> float:
+    start = time.perf_counter()
+    loss, _ = trainer.take_step(batch)
+    # A GPU is waited for.
+    loss.item()
+    return time.perf_counter() - start

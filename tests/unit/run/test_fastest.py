@@ -1,0 +1,172 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from conviction.core.device import MemoryFormat
+from conviction.nets import PRESETS, build_network
+from conviction.predict import autocast
+from conviction.run import fastest
+from conviction.run.fastest import LEAST_GAIN, LEAST_STEPS, Way, choose, settle, ways
+from conviction.run.prepared import Machine, Prepared, prepare
+from conviction.run.recipe import load_recipe
+from conviction.run.training import build_trainer
+
+CPU = torch.device("cpu")
+USUAL = Machine(CPU, "float32", 1)
+
+
+def machines(fit: dict[str, Any], *, bfloat16: bool, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
+    for module in ("conviction.core.device", "conviction.run.fastest"):
+        monkeypatch.setattr(f"{module}.has_bfloat16", lambda device: bfloat16)
+    recipe = load_recipe("digits", {f"fit.{key}": value for key, value in fit.items()})
+    return [(machine.precision, machine.memory_format) for machine in ways(recipe, Machine.for_recipe(recipe))]
+
+
+@pytest.mark.parametrize(
+    ("bfloat16", "fit", "expected"),
+    [
+        (False, {}, ["float32 channels_last", "float32 contiguous"]),
+        (
+            True,
+            {},
+            ["bfloat16 channels_last", "bfloat16 contiguous", "float32 channels_last", "float32 contiguous"],
+        ),
+        (True, {"precision": "float32"}, ["float32 channels_last", "float32 contiguous"]),
+        (False, {"precision": "bfloat16"}, ["bfloat16 channels_last", "bfloat16 contiguous"]),
+        (True, {"memory_format": "contiguous"}, ["bfloat16 contiguous", "float32 contiguous"]),
+        (True, {"precision": "float32", "memory_format": "contiguous"}, ["float32 contiguous"]),
+    ],
+)
+def test_what_a_recipe_leaves_open(
+    bfloat16: bool, fit: dict[str, Any], expected: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = machines(fit, bfloat16=bfloat16, monkeypatch=monkeypatch)
+    assert [" ".join(way) for way in found] == expected
+
+
+@given(steps=st.lists(st.floats(1e-3, 10), min_size=1, max_size=4))
+def test_another_way_has_to_gain_a_tenth(steps: list[float]) -> None:
+    measured = [Way(replace(USUAL, threads=number), step) for number, step in enumerate(steps)]
+    chosen = steps[choose(measured).threads]
+    assert chosen in (steps[0], min(steps))
+    assert chosen <= LEAST_GAIN * min(steps)
+    assert chosen == steps[0] or chosen * LEAST_GAIN < steps[0]
+
+
+@pytest.fixture
+def long_training() -> Prepared:
+    """Digits in 17 steps an epoch, for just so many epochs that measuring pays."""
+    recipe = load_recipe("digits", {"fit.epochs": -(-LEAST_STEPS // 17), "fit.precision": "float32"})
+    found = prepare(recipe, Machine.for_recipe(recipe))
+    assert found.training_stream().num_batches == 17
+    return found
+
+
+def fake_times(monkeypatch: pytest.MonkeyPatch, seconds: dict[MemoryFormat, float]) -> list[MemoryFormat]:
+    """Replaces the measuring; what is measured is listed."""
+    measured: list[MemoryFormat] = []
+
+    def step_s(prepared: Prepared, build: Callable[[Prepared], Any]) -> float:
+        measured.append(prepared.machine.memory_format)
+        return seconds[prepared.machine.memory_format]
+
+    monkeypatch.setattr(fastest, "_step_s", step_s)
+    return measured
+
+
+def unexpected(note: str) -> None:
+    raise AssertionError(note)
+
+
+def test_the_fastest_is_measured_once_and_remembered(long_training: Prepared, monkeypatch: pytest.MonkeyPatch) -> None:
+    measured, notes = fake_times(monkeypatch, {"channels_last": 0.5, "contiguous": 0.25}), []
+    settled = settle(long_training, build_trainer, notes.append)
+    assert settled == replace(long_training, machine=replace(long_training.machine, memory_format="contiguous"))
+    assert measured == ["channels_last", "contiguous"]
+    assert notes == [
+        "Measured once for this network on this machine, a step: float32, channels_last 500.0 ms; float32, contiguous "
+        "250.0 ms."
+    ]
+    assert settle(long_training, build_trainer, unexpected) == settled
+    assert len(measured) == 2
+
+
+@pytest.mark.parametrize(
+    "change", [{"network": "perceptron"}, {"fit.batch_size": 60}, {"optimizer.name": "adam"}, {"fit.threads": 3}]
+)
+def test_another_training_is_measured_anew(
+    change: dict[str, Any], long_training: Prepared, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measured = fake_times(monkeypatch, {"channels_last": 0.5, "contiguous": 0.5})
+    settle(long_training, build_trainer, lambda note: None)
+    recipe = load_recipe(long_training.recipe, change)
+    settle(replace(long_training, recipe=recipe, machine=Machine.for_recipe(recipe)), build_trainer, lambda note: None)
+    assert len(measured) == 4
+
+
+@pytest.mark.parametrize("damage", ["", "{}", "[1]", '{"precision": "float32"}'])
+def test_what_is_damaged_is_measured_anew(
+    damage: str, long_training: Prepared, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    measured = fake_times(monkeypatch, {"channels_last": 0.5, "contiguous": 0.25})
+    settle(long_training, build_trainer, lambda note: None)
+    (kept,) = (tmp_path / "cache" / "fastest").iterdir()
+    assert json.loads(kept.read_text())["memory_format"] == "contiguous"
+    kept.write_text(damage)
+    assert settle(long_training, build_trainer, lambda note: None).machine.memory_format == "contiguous"
+    assert len(measured) == 4
+
+
+def test_where_nothing_can_be_kept_it_is_measured_each_time(
+    long_training: Prepared, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "cache" / "fastest").write_text("in the way")
+    measured = fake_times(monkeypatch, {"channels_last": 0.5, "contiguous": 0.25})
+    for _ in range(2):
+        assert settle(long_training, build_trainer, lambda note: None).machine.memory_format == "contiguous"
+    assert len(measured) == 4
+
+
+@pytest.mark.parametrize("fit", [{"fit.epochs": 29}, {"fit.memory_format": "contiguous"}])
+def test_a_short_training_and_a_settled_one_measure_nothing(fit: dict[str, Any], long_training: Prepared) -> None:
+    recipe = load_recipe(long_training.recipe, fit)
+    prepared = replace(long_training, recipe=recipe, machine=Machine.for_recipe(recipe))
+    assert settle(prepared, build_trainer, unexpected) is prepared
+
+
+def test_real_steps_are_measured_and_leave_no_trace(long_training: Prepared) -> None:
+    """The network that is trained afterwards is the one that it would have been."""
+    expected = build_trainer(long_training).network.state_dict()
+    torch.manual_seed(5)
+    before = torch.get_rng_state()
+    notes: list[str] = []
+    settled = settle(long_training, build_trainer, notes.append)
+    assert len(notes) == 1
+    assert torch.equal(torch.get_rng_state(), before)
+    found = build_trainer(settled).network.state_dict()
+    assert all(torch.equal(found[name], value) for name, value in expected.items())
+
+
+@pytest.mark.parametrize("name", sorted(PRESETS))
+def test_the_ways_agree(name: str) -> None:
+    preset = PRESETS[name]
+    torch.manual_seed(0)
+    network = build_network(preset.config, preset.input_shape, preset.num_classes).eval()
+    images = torch.randn(4, *preset.input_shape)
+    with torch.inference_mode():
+        exact = network(images)
+        largest = exact.abs().max()
+        with autocast(CPU, "bfloat16"):
+            assert (network(images).float() - exact).abs().max() <= 0.03 * largest
+        network.to(memory_format=torch.channels_last)
+        found = network(images.contiguous(memory_format=torch.channels_last))
+        assert (found - exact).abs().max() <= 1e-5 * largest
