@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 from jaxtyping import install_import_hook
 
@@ -13,6 +14,10 @@ pytest_plugins = ["postgresql_server"]
 
 # Tests run side by side: two threads each on two cores would wait for one another most of the time.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# How long an example takes says something of the machine, and nothing of the code.
+hypothesis.settings.register_profile("untimed", deadline=None)
+hypothesis.settings.load_profile("untimed")
 
 # Shape annotations are executed: a function that gets or gives another shape than it says raises in any test.
 CHECKED = ("augment", "data", "evaluate", "fit", "metrics", "nets", "predict", "run")

@@ -64,7 +64,7 @@ def test_python_of_the_readme_runs(prepared: Path, capsys: pytest.CaptureFixture
 
 
 def test_recipe_of_the_guide_is_valid(prepared: Path) -> None:
-    (text,) = blocks(ROOT / "docs" / "guide" / "recipes.md", "yaml")
+    text, *_ = blocks(ROOT / "docs" / "guide" / "recipes.md", "yaml")
     (prepared / "my-first.yaml").write_text(text)
     assert conviction("train", "my-first.yaml", "--set", "fit.epochs=2").code == 0
 

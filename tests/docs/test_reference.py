@@ -128,5 +128,5 @@ def test_every_option_has_a_help_text() -> None:
 
 def test_every_registry_of_the_recipe_is_documented() -> None:
     named = {name for name in Recipe.model_fields if name in Recipe.model_json_schema()["properties"]}
-    plain = {"format", "name", "description", "seed", "split", "stopping", "fit"}
+    plain = {"format", "name", "description", "seed", "split", "stopping", "test_time", "fit"}
     assert named - plain == set(CHOICES)

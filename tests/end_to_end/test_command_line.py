@@ -355,3 +355,17 @@ def test_waiting_threads_give_their_cores_away_soon(own: dict[str, str], turns: 
         timeout=120,
     )
     assert f"GOMP_SPINCOUNT = '{turns}'" in shown.stderr
+
+
+def test_pictures_are_shown_in_several_views_at_test_time(trained: Finished) -> None:
+    """On the same seed: the same network, so that its one view is what the other run's evaluation finds."""
+    shown = conviction("train", "digits", "--set", "fit.epochs=2", "--set", "test_time={shift_px: 1}", "--json")
+    assert shown.code == 0, shown.err
+    one, several = (conviction("evaluate", run.json["run"], "--json").json for run in (trained, shown))
+    assert (one["num_views"], one["one_view"]) == (1, None)
+    assert several["num_views"] == 3
+    assert several["one_view"] == {key: one[key] for key in ("accuracy", "loss", "count")}
+    assert several["loss"] != one["loss"]
+    text = conviction("evaluate", shown.json["run"], "--split", "validation").out
+    assert "; mean of 3 views of each picture" in text
+    assert "\nOne view    " in text

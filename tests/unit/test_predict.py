@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from conviction.data.standardize import Standardization
 from conviction.data.stream import Stream
-from conviction.predict import autocast, predict
+from conviction.predict import ViewsConfig, autocast, predict, several_views
 
 GREY_LEVELS = np.arange(0, 220, 20, dtype=np.uint8)
 ROWS = np.array([9, 0, 3, 3, 10, 7, 1])
@@ -90,3 +90,53 @@ def test_precision() -> None:
     assert not torch.equal(rounded.logits, exact.logits)
     with autocast(torch.device("cpu"), "float32"):
         assert network(torch.ones(1, 1)).dtype == torch.float32
+
+
+def test_views_by_hand() -> None:
+    """1 2 3 / 4 5 6 / 7 8 9: moved to the lower right, the mirror image of the second row and column comes in."""
+    image = torch.arange(1.0, 10).view(1, 1, 3, 3)
+    mirrored = [3.0, 2, 1, 6, 5, 4, 9, 8, 7]
+    lower_right, upper_left = [5.0, 4, 5, 2, 1, 2, 5, 4, 5], [5.0, 6, 5, 8, 9, 8, 5, 6, 5]
+    found = several_views(image, ViewsConfig(shift_px=1))
+    assert [(weight, view.flatten().tolist()) for weight, view in found] == [
+        (0.5, image.flatten().tolist()),
+        (0.25, lower_right),
+        (0.25, upper_left),
+    ]
+    both = several_views(image, ViewsConfig(shift_px=1, mirror=True))
+    assert [weight for weight, _ in both] == [0.25, 0.25, 0.125, 0.125, 0.125, 0.125]
+    assert [view.flatten().tolist() for _, view in both[:3]] == [image.flatten().tolist(), mirrored, lower_right]
+
+
+@pytest.mark.parametrize(
+    ("views", "num"),
+    [
+        (ViewsConfig(), 1),
+        (ViewsConfig(mirror=True), 2),
+        (ViewsConfig(shift_px=2), 3),
+        (ViewsConfig(mirror=True, shift_px=1), 6),
+    ],
+)
+def test_views_are_counted_and_weigh_one_together(views: ViewsConfig, num: int) -> None:
+    found = several_views(torch.zeros(2, 3, 5, 4), views)
+    assert len(found) == views.num_views == num
+    assert sum(weight for weight, _ in found) == 1
+    assert all(view.shape == (2, 3, 5, 4) for _, view in found)
+
+
+def test_logits_are_averaged_over_the_views_and_kept_of_one() -> None:
+    """A network that reads the first pixel of a row: of 0 1 2 that is 0, and of its mirror image 2."""
+    rows = np.array([[0, 1, 2], [5, 7, 9]], np.uint8).reshape(2, 1, 3, 1)
+    images = Stream(rows, np.array([0, 1]), np.array([1, 0]), Standardization((0.0,), (1 / 255,)), 1)
+    network = FirstPixel()
+    found = predict(network, images, views=ViewsConfig(mirror=True))
+    assert found.logits.tolist() == [[7.0], [1.0]]
+    assert found.one_view_logits is not None
+    assert found.one_view_logits.tolist() == [[5.0], [0.0]]
+    assert predict(network, images).logits.tolist() == [[5.0], [0.0]]
+    assert predict(network, images).one_view_logits is None
+
+
+class FirstPixel(nn.Module):
+    def forward(self, images: Tensor) -> Tensor:
+        return images[:, 0, 0, :1].round()

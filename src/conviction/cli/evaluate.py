@@ -61,6 +61,9 @@ def _describe(evaluation: Evaluation, run: Run) -> list[str]:
         f"{evaluation.split.capitalize():<11} {shown_score(found)} nats; 95 % interval of the accuracy "
         f"{100 * low:.1f} to {100 * high:.1f} %"
     )
+    if evaluation.one_view is not None:
+        lines[-1] += f"; mean of {evaluation.num_views} views of each picture"
+        lines.append(f"One view    {shown_score(evaluation.one_view)} nats")
     lines += [f"{_DETAIL_LABELS[name]:<27} {percent(value)}" for name, value in evaluation.detail.items()]
     if evaluation.split == "test":
         lines.append(_describe_openings(evaluation))

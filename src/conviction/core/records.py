@@ -80,7 +80,8 @@ class Evaluation:
     """One look at a split with one set of weights.
 
     `openings` counts the looks that this run has had at its test split, this one included; `test_set_openings`
-    those of every run in the ledger at the same test images, as far as this run has opened them.
+    those of every run in the ledger at the same test images, as far as this run has opened them. Where each picture was
+    shown in several views, the figures are of their averages, and `one_view` of the picture as it is.
     """
 
     run: str
@@ -97,6 +98,8 @@ class Evaluation:
     accuracy_by_class: dict[str, float | None] = field(default_factory=dict)
     count_by_class: dict[str, int] = field(default_factory=dict)
     detail: dict[str, float] = field(default_factory=dict)
+    num_views: int = 1
+    one_view: Score | None = None
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from conviction.data.resident import read_rows
 from conviction.data.split import Splits
 from conviction.data.stream import Stream
 from conviction.metrics.accuracy import score
-from conviction.predict import Predictions, predict
+from conviction.predict import ONE_VIEW, Predictions, ViewsConfig, predict
 
 
 @dataclass(frozen=True)
@@ -50,10 +50,10 @@ def open_test_split(
 
 
 def look_with(
-    network: nn.Module, stream_of: Callable[[np.ndarray], Stream], precision: str
+    network: nn.Module, stream_of: Callable[[np.ndarray], Stream], precision: str, views: ViewsConfig = ONE_VIEW
 ) -> Callable[[np.ndarray], Predictions]:
     """A look: what the network predicts for given rows."""
-    return lambda rows: predict(network, stream_of(rows), precision)
+    return lambda rows: predict(network, stream_of(rows), precision, views)
 
 
 def _test_digest(pack: Pack, rows: np.ndarray) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -18,6 +18,7 @@ from conviction.core.records import EpochRecord, Score, Timing
 from conviction.data.stream import Batch, Stream
 from conviction.fit.loss import Loss
 from conviction.fit.plain_optimizer import step
+from conviction.fit.progressive import SizeStep, shrunk, size_in_epoch
 from conviction.fit.schedule import Schedule
 from conviction.metrics.accuracy import score
 from conviction.predict import autocast, predict
@@ -40,6 +41,7 @@ class Trainer:
     precision: str = "float32"
     gradient_clip_norm: float | None = None
     measure_train_fixed: bool = False
+    progressive_sizes: Sequence[SizeStep] = ()
 
     def __post_init__(self) -> None:
         self._base_rates = [group["lr"] for group in self.optimizer.param_groups]
@@ -71,6 +73,7 @@ class Trainer:
     def _pass(self, epoch: int, on_step: Callable[[int, int], None]) -> Score:
         num_steps = self.train.num_batches
         first_step = (epoch - 1) * num_steps
+        size_px = size_in_epoch(self.progressive_sizes, epoch)
         losses: list[Tensor] = []
         weighted = torch.zeros((), dtype=torch.float64, device=self.train.device)
         correct = torch.zeros((), dtype=torch.int64, device=self.train.device)
@@ -79,7 +82,7 @@ class Trainer:
             shuffled = self.train.shuffled(rng.generator(self.seed, "shuffle", epoch), epoch, self.seed)
             for index, batch in enumerate(shuffled):
                 self._set_rates(first_step + index)
-                loss, logits = self.take_step(batch)
+                loss, logits = self.take_step(shrunk(batch, size_px))
                 losses.append(loss)
                 # Weighted by the batch's size: a mean of means would over-weight a short last batch.
                 weighted += loss.double() * len(batch.labels)

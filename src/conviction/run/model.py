@@ -33,9 +33,10 @@ from conviction.data.stream import cut_middle
 from conviction.explain.dense_map import DenseMap, dense_map
 from conviction.fit.checkpoint import load_tensors, load_weights, save_tensors
 from conviction.nets import NETWORKS, NetworkConfig, build_network
+from conviction.predict import ONE_VIEW, ViewsConfig, averaged_logits
 from conviction.run.prepared import PREDICTION_BATCH, Prepared
 
-MODEL_FORMAT = 2
+MODEL_FORMAT = 3
 Side = Annotated[int, Field(ge=1, le=65536)]
 Picture = str | Path | Image.Image | np.ndarray | Tensor
 _CHANNELS = (1, 3)
@@ -70,6 +71,7 @@ class ModelDescription(Config):
     input_shape: tuple[Side, Side, Side]
     classes: tuple[str, ...] = Field(min_length=2)
     preprocessing: Preprocessing
+    test_time: ViewsConfig = ONE_VIEW
 
     @model_validator(mode="after")
     def _channels_agree(self) -> ModelDescription:
@@ -82,6 +84,8 @@ class ModelDescription(Config):
             raise ValueError(f"the network's input must fit into the pictures, but got {cut} and {whole}.")
         if not seen.standardization.fits(self.input_shape):
             raise ValueError("the standardisation must be one of pictures of `input_shape`, but is of others.")
+        if self.test_time.shift_px >= min(cut):
+            raise ValueError(f"`test_time.shift_px < {min(cut)}` must hold, but got {self.test_time.shift_px}.")
         return self
 
 
@@ -105,6 +109,7 @@ class Model:
     crop_px: tuple[int, int] | None
     standardization: Standardizer
     epoch: int
+    views: ViewsConfig = ONE_VIEW
 
     def predict(self, pictures: Picture | Sequence[Picture]) -> list[Prediction]:
         """One prediction for each picture.
@@ -122,7 +127,8 @@ class Model:
             seen = arrays if self.crop_px is None else cut_middle(arrays, self.crop_px)
             images = torch.from_numpy(seen).permute(0, 3, 1, 2)
             with torch.inference_mode():
-                probabilities = self.network(self.standardization(images)).float().softmax(dim=1)
+                logits, _ = averaged_logits(self.network, self.standardization(images), self.views)
+                probabilities = logits.softmax(dim=1)
             found += [self._named(row.tolist()) for row in probabilities]
         return found
 
@@ -225,6 +231,7 @@ def write_model(folder: RunFolder, prepared: Prepared) -> None:
             picture_size_px=whole if (whole := prepared.picture_shape[1:]) != prepared.input_shape[1:] else None,
             standardization=fitted.record(),
         ),
+        test_time=prepared.recipe.test_time,
     )
     if tensors := fitted.tensors():
         save_tensors(folder.preprocessing, tensors, {})
@@ -250,6 +257,7 @@ def load_model(folder: RunFolder, weights: str = "best") -> Model:
         input_size if seen.picture_size_px else None,
         _restored(folder, seen.standardization),
         saved.get("epoch", 0),
+        description.test_time,
     )
 
 

@@ -181,4 +181,9 @@ def prepare(
             f"{'×'.join(map(str, prepared.picture_shape[1:]))}, and augment cuts them to "
             f"{'×'.join(map(str, prepared.input_shape[1:]))}. Choose one of the two."
         )
+    if (shift_px := recipe.test_time.shift_px) >= (shorter := min(prepared.input_shape[1:])):
+        raise ConfigError(
+            f"`test_time.shift_px < {shorter}`, the shorter side of what the network sees, must hold, but got "
+            f"{shift_px}."
+        )
     return prepared

@@ -19,9 +19,11 @@ from conviction.data.split import SplitConfig
 from conviction.data.standardize import STANDARDIZATIONS, ChannelConfig, StandardizeConfig
 from conviction.fit.loss import LOSSES, CrossEntropyConfig, LossConfig
 from conviction.fit.optimizer import OPTIMIZERS, OptimizerConfig, SgdConfig
+from conviction.fit.progressive import SizeStep
 from conviction.fit.schedule import SCHEDULES, ConstantConfig, ScheduleConfig
 from conviction.fit.stopping import StoppingConfig
 from conviction.nets import NETWORKS, PRESETS, NetworkConfig, expand_preset
+from conviction.predict import ONE_VIEW, ViewsConfig
 from conviction.recipes import recipe_names, recipe_text
 
 RECIPE_FORMAT = 1
@@ -48,6 +50,9 @@ class FitConfig(Config):
     device: DeviceName = Field("auto", description="auto: the GPU where there is one")
     threads: int | None = Field(None, ge=1, le=1024, description="null: OMP_NUM_THREADS, or one for each core")
     gradient_clip_norm: float | None = Field(None, gt=0, description="Scale gradients down to this norm")
+    progressive_sizes: tuple[SizeStep, ...] = Field(
+        (), description="Epochs on smaller pictures, before those on whole ones"
+    )
     measure_train_fixed: bool = Field(
         False, description="After each epoch, measure the training split on fixed weights too"
     )
@@ -69,6 +74,7 @@ class Recipe(Config):
     optimizer: Annotated[OptimizerConfig, OneOf(OPTIMIZERS)] = SgdConfig()
     schedule: Annotated[ScheduleConfig, OneOf(SCHEDULES)] = ConstantConfig()
     stopping: StoppingConfig = StoppingConfig()
+    test_time: ViewsConfig = ONE_VIEW
     fit: FitConfig = FitConfig()
 
     @model_validator(mode="after")
@@ -77,6 +83,12 @@ class Recipe(Config):
         if warmup >= self.fit.epochs:
             raise ValueError(
                 f"`schedule.warmup_epochs < fit.epochs` must hold, but got {warmup:g} and {self.fit.epochs}."
+            )
+        small = sum(step.epochs for step in self.fit.progressive_sizes)
+        if small >= self.fit.epochs:
+            raise ValueError(
+                "of the epochs, some must be left for whole pictures: `fit.progressive_sizes` takes "
+                f"{small} of {self.fit.epochs}."
             )
         return self
 

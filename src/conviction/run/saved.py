@@ -116,7 +116,7 @@ class Run:
             )
         network = model.network.to(prepared.machine.device)
 
-        look = look_with(network, prepared.stream, prepared.machine.precision)
+        look = look_with(network, prepared.stream, prepared.machine.precision, self.recipe.test_time)
         ledger = Ledger.beside(self.path.resolve().parent, self._ledger_url)
         # The folder remembers its own looks where the ledger was lost.
         former = sum(evaluation.split == "test" for evaluation in self.evaluations)
@@ -143,6 +143,7 @@ class Run:
         detail: bool,
     ) -> Evaluation:
         found = score(predictions.logits, predictions.labels)
+        one_view = predictions.one_view_logits
         figures = {}
         if detail:
             from conviction.metrics.detail import detailed_figures
@@ -163,6 +164,8 @@ class Run:
             accuracy_by_class=accuracy_by_class(predictions.logits, predictions.labels, model.classes),
             count_by_class=count_by_class(predictions.labels, model.classes),
             detail=figures,
+            num_views=self.recipe.test_time.num_views,
+            one_view=None if one_view is None else score(one_view, predictions.labels),
         )
 
 

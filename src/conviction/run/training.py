@@ -35,6 +35,7 @@ from conviction.fit.checkpoint import (
 from conviction.fit.loop import Trainer
 from conviction.fit.loss import build_loss
 from conviction.fit.optimizer import build_optimizer
+from conviction.fit.progressive import check_sizes
 from conviction.fit.schedule import Span, build_schedule
 from conviction.fit.stopping import best_of, should_stop
 from conviction.fit.watcher import Watcher
@@ -304,6 +305,7 @@ def build_trainer(prepared: Prepared) -> Trainer:
     with rng.torch_default(recipe.seed, "initialisation"):
         network = build_network(recipe.network, prepared.input_shape, len(prepared.pack.classes))
     network = network.to(memory_format=machine.torch_memory_format).to(machine.device)
+    check_sizes(network, prepared.input_shape, recipe.fit.progressive_sizes)
     training_stream = prepared.training_stream()
     return Trainer(
         network=network,
@@ -316,6 +318,7 @@ def build_trainer(prepared: Prepared) -> Trainer:
         precision=machine.precision,
         gradient_clip_norm=recipe.fit.gradient_clip_norm,
         measure_train_fixed=recipe.fit.measure_train_fixed,
+        progressive_sizes=recipe.fit.progressive_sizes,
     )
 
 

@@ -205,3 +205,26 @@ def _binary(folder: Path) -> Arguments:
 @case("Recipe", "recipe of a newer version", "newer_format", "format 99", "update Conviction")
 def _newer_recipe(folder: Path) -> Arguments:
     return recipe_file(folder, "format: 99\nquantum: true\n")
+
+
+command_case(
+    "Recipe",
+    "pictures moved by their whole side at test time",
+    "config",
+    ("`test_time.shift_px < 8`", "but got 8"),
+    *digits_with("test_time.shift_px=8"),
+)
+command_case(
+    "Recipe",
+    "small pictures in all epochs",
+    "config",
+    ("some must be left for whole pictures", "3 of 3"),
+    *digits_with("fit.epochs=3", "fit.progressive_sizes=[{epochs: 3, size_px: 6}]"),
+)
+command_case(
+    "Recipe",
+    "small pictures for a network of one size",
+    "config",
+    ("fit.progressive_sizes.0.size_px: the network does not take pictures of 6×6", "network.global_pooling"),
+    *digits_with("fit.progressive_sizes=[{epochs: 1, size_px: 6}]"),
+)

@@ -150,8 +150,8 @@ class TestDamage:
 
     def test_a_later_format(self) -> None:
         run = trained("channel")
-        change_model(run, lambda about: about.update(format=3))
-        self.refused(run, "reads up to 2", NewerFormat)
+        change_model(run, lambda about: about.update(format=4))
+        self.refused(run, "reads up to 3", NewerFormat)
 
 
 def test_a_whitened_network_does_not_slide_over_a_larger_picture() -> None:
