@@ -65,12 +65,17 @@ def resized_parts(images: Images, parts: Parts, new_size_px: Size) -> Resized:
     resized = torch.empty(shape, dtype=images.dtype, memory_format=torch.channels_last)
     seen = [
         image[:, :, top : top + height, left : left + width]
-        for image, (top, left, height, width) in zip(torch.split(images, 1), parts.part_B4.tolist(), strict=True)
+        for image, (top, left, height, width) in zip(_each(images), parts.part_B4.tolist(), strict=True)
     ]
     flips = [[2 + axis for axis in (0, 1) if is_flipped[axis]] for is_flipped in parts.is_flipped_B2.tolist()]
-    written = torch.split(resized, 1)
+    written = _each(resized)
     in_shares(lambda share: _resize(seen[share], flips[share], written[share]), len(images))
     return resized
+
+
+def _each(images: Tensor) -> tuple[Tensor, ...]:
+    # `split` gives an empty piece where there is nothing to split.
+    return images.unsqueeze(1).unbind()
 
 
 def _resize(parts: Sequence[Tensor], flips: Sequence[list[int]], written: Sequence[Tensor]) -> None:

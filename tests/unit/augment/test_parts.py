@@ -110,6 +110,14 @@ def test_by_hand(few_products: int, monkeypatch: pytest.MonkeyPatch) -> None:
     assert resized_parts(image, flipped, (1, 2)).flatten().tolist() == [90, 10]
 
 
+@pytest.mark.parametrize("few_products", [0, 10**9])
+def test_of_no_images_there_are_no_parts(few_products: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where every image of a batch is turned."""
+    monkeypatch.setattr(augment_parts, "_FEW_PRODUCTS", few_products)
+    none = Parts(torch.zeros(0, 4, dtype=torch.int64), torch.zeros(0, 2, dtype=torch.bool), torch.zeros(0).bool())
+    assert resized_parts(pictures()[:0], none, (16, 16)).shape == (0, 3, 16, 16)
+
+
 @given(data=st.data(), sizes=st.tuples(*[st.integers(1, 8192)] * 4), is_flipped=st.tuples(st.booleans(), st.booleans()))
 def test_a_part_is_found_again(
     data: st.DataObject, sizes: tuple[int, int, int, int], is_flipped: tuple[bool, bool]
