@@ -33,6 +33,17 @@ def own_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NO_COLOR", "1")
 
 
+@pytest.fixture
+def two_threads() -> Iterator[None]:
+    """As on a machine with two cores; elsewhere tests compute in one thread."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture(scope="session")
 def real_data() -> Iterator[Path]:
     """The folder of real data sets, from CONVICTION_DATA."""

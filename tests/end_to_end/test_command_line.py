@@ -251,6 +251,15 @@ def test_predict_names_what_is_in_pictures(tmp_path: Path) -> None:
     assert conviction("predict", "latest", tmp_path / "bad.png", "--json").json["error"]["kind"] == "data"
 
 
+@pytest.mark.usefixtures("two_threads")
+def test_predict_on_two_cores(tmp_path: Path) -> None:
+    Image.fromarray(np.zeros((8, 8), np.uint8)).save(tmp_path / "black.png")
+    assert conviction("train", "digits", "--set", "fit.epochs=1", "--set", "fit.threads=2").code == 0
+    found = conviction("predict", "latest", str(tmp_path / "black.png"), "--json")
+    assert found.code == 0, found.err
+    assert conviction("evaluate", "latest", "--split", "validation").code == 0
+
+
 def test_a_larger_picture_is_seen_place_by_place(tmp_path: Path) -> None:
     """A dark and a light half: the map says so where the windows lie in one of them."""
     write_class_folders(tmp_path / "photos", {"dark": 30, "light": 30}, (12, 12))

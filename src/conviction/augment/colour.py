@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import torch
 from jaxtyping import Float, Int64
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Generator, Tensor
 
 from conviction.augment.base import AUGMENTATIONS, AugmentConfig, Recolouring, uniform
@@ -89,6 +89,12 @@ class ColorJitterConfig(ColourConfig):
     hue: Annotated[OneOrRange[Annotated[float, Field(ge=0, le=0.5)], Turn], not_only(0)] = Field(
         0.1, description=f"{_OF_TURNS}. 0: left alone"
     )
+
+    @model_validator(mode="after")
+    def _changes_something(self) -> ColorJitterConfig:
+        if not any((self.brightness, self.contrast, self.saturation, self.hue)):
+            raise ValueError("all strengths 0 would leave every picture as it is. Give one, or take color_jitter out.")
+        return self
 
 
 def grey(images: Image) -> Float[Tensor, "B 1 H W"]:

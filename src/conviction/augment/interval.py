@@ -6,7 +6,7 @@ from typing import Annotated, Any, TypeVar
 
 import torch
 from jaxtyping import Float, Int64
-from pydantic import AfterValidator, Discriminator, Tag
+from pydantic import AfterValidator, BeforeValidator, Discriminator, Tag
 from torch import Generator
 
 from conviction.augment.base import uniform
@@ -22,6 +22,13 @@ def _ordered(ends: tuple[Any, Any]) -> tuple[Any, Any]:
     return ends
 
 
+def _one_or_two(value: object) -> object:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not is_number and not (isinstance(value, list | tuple) and len(value) == 2):
+        raise ValueError(f"must be a number, or a range [low, high], but got {value!r}.")
+    return value
+
+
 def _kind(value: object) -> str:
     return "range" if isinstance(value, list | tuple) else "one"
 
@@ -30,6 +37,7 @@ def _kind(value: object) -> str:
 OneOrRange = Annotated[
     Annotated[One, Tag("one")] | Annotated[tuple[End, End], AfterValidator(_ordered), Tag("range")],
     Discriminator(_kind),
+    BeforeValidator(_one_or_two),
 ]
 
 

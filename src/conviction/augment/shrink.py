@@ -45,6 +45,8 @@ def shrinkage(matrix_B33: Float[Tensor, "B 3 3"]) -> Float[Tensor, "B 2"]:
 def _smoothed(images: Float[Tensor, "B C H W"], axis: int, scale_B: Float[Tensor, " B"]) -> Float[Tensor, "B C H W"]:
     """Under a triangle that reaches `scale` pixels to each side, as in anti-aliased resizing; 1 changes nothing."""
     size = images.shape[axis]
+    # Of a projection that is all but a line, the scale is infinite, or no number.
+    scale_B = scale_B.nan_to_num(nan=size, posinf=size).clamp(max=size)
     reach = min(math.ceil(float(scale_B.max()) - _TOLERANCE) - 1, size - 1)
     if reach < 1:
         return images

@@ -60,7 +60,7 @@ def audit(
             audited.save_page(html)
     found = audited.record
     if as_json:
-        print_json({**found.as_json(), "page": html})
+        print_json({**found.as_json(), "seal": _seal(found) or None, "page": html})
     else:
         _print_audit(found)
         if html is not None:
@@ -78,7 +78,6 @@ def _print_audit(found: AuditRecord) -> None:
         nature_lines,
         odd_line,
         plain_line,
-        seal_line,
         size_line,
         unreadable_line,
     )
@@ -99,9 +98,15 @@ def _print_audit(found: AuditRecord) -> None:
         _print_pairs(found)
         _print_groups(found)
     _print_singles(found)
-    seal = seal_line(found) if found.pairs or found.findings else ""
-    for line in (*found.notes, *nature_lines(found), *filter(None, [plain_line(found), seal])):
+    for line in (*found.notes, *nature_lines(found), *filter(None, [plain_line(found), _seal(found)])):
         print_aside(f"note: {line}")
+
+
+def _seal(found: AuditRecord) -> str:
+    """What the names given would give away of another division's test split; empty where none are."""
+    from conviction.report.audit_text import seal_line
+
+    return seal_line(found) if found.pairs or found.findings else ""
 
 
 def _print_pairs(found: AuditRecord) -> None:

@@ -9,12 +9,14 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
+_LONGEST_START_S = 60
+
 
 def in_shares(work: Callable[[slice], object], num_items: int, num_threads: int | None = None) -> None:
     """Let `work` do consecutive shares of so many items, one in each of torch's threads.
 
     Within it torch computes with one thread. Where torch itself divides a small operation, its threads wait for one
-    another, hundreds of times in a batch.
+    another, hundreds of times in a batch. Inference mode and gradients are the caller's.
     """
     import torch
 
@@ -22,9 +24,16 @@ def in_shares(work: Callable[[slice], object], num_items: int, num_threads: int 
     if num_shares <= 1:
         work(slice(0, num_items))
         return
+    is_inference, with_gradients = torch.is_inference_mode_enabled(), torch.is_grad_enabled()
+
+    def alone(share: slice) -> None:
+        # Each thread has these modes of its own.
+        with torch.inference_mode(is_inference), torch.set_grad_enabled(with_gradients):
+            work(share)
+
     bounds = [num_items * number // num_shares for number in range(num_shares + 1)]
     shares = [slice(*pair) for pair in itertools.pairwise(bounds)]
-    list(_workers(num_shares).map(work, shares))
+    list(_workers(num_shares).map(alone, shares))
 
 
 @functools.lru_cache(maxsize=1)
@@ -37,10 +46,15 @@ def _workers(num_workers: int) -> ThreadPoolExecutor:
         # Asked for, a thread first takes the number of all others; only then does it keep one of its own.
         torch.get_num_threads()
         torch.set_num_threads(1)
-        all_are_there.wait()
+        all_are_there.wait(_LONGEST_START_S)
 
     workers = ThreadPoolExecutor(num_workers, thread_name_prefix="share", initializer=compute_alone)
-    list(workers.map(lambda _: None, range(num_workers)))
+    try:
+        list(workers.map(lambda _: None, range(num_workers)))
+    except BaseException:
+        # Where one cannot start, the others must not wait for it.
+        all_are_there.abort()
+        raise
     # Threads that start later take it from the last that was set anywhere.
     torch.set_num_threads(num_threads)
     return workers

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import mmap
 import os
+from pathlib import Path
 
 import numpy as np
 
@@ -44,7 +45,7 @@ def _read_in_threads(images: np.ndarray, rows: np.ndarray) -> np.ndarray:
     def read(share: slice) -> None:
         for row, place in zip(rows[share].tolist(), found[share], strict=True):
             if os.preadv(file, [place], first_byte + row * row_bytes) != row_bytes:
-                raise DataError(f"{images.filename} ends before its last picture. Delete it; it is made anew.")
+                raise DataError(f"{images.filename} was cut off while it was read. The next start makes it anew.")
 
     try:
         in_shares(read, len(rows))
@@ -59,8 +60,11 @@ def _opened(images: np.ndarray) -> int | None:
     if not isinstance(images, np.memmap) or images.filename is None or not is_whole or not hasattr(os, "preadv"):
         return None
     try:
+        # What lies in the place of a deleted file is another one; the map still shows the deleted.
+        if not Path(images.filename).is_file():
+            return None
         return os.open(images.filename, os.O_RDONLY)
-    except OSError:  # A file that was deleted stays mapped.
+    except OSError:
         return None
 
 

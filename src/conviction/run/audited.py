@@ -135,7 +135,7 @@ def _divided(pack: Pack, recipe: Recipe) -> tuple[Splits, tuple[str, ...]]:
         splits = divide(pack, recipe.split, recipe.seed)
     except DataError as error:
         splits = as_placed(pack)
-        stopped = f"A training would stop here, so that only what the source places is told apart: {error.message}"
+        stopped = f"A training would stop: {error.message} Told apart are those splits alone that the source names."
         return splits, (*pack.notes, stopped)
     return splits, splits.notes(pack)
 

@@ -70,6 +70,8 @@ def shown_augmentation(config: AugmentConfig) -> str:
 def _spelled(value: object) -> str:
     if isinstance(value, float):
         return f"{value:.4g}"
+    if isinstance(value, list):
+        return f"[{','.join(map(_spelled, value))}]"
     # Without spaces, so that no line ends within a value.
     return value if isinstance(value, str) else json.dumps(value, separators=(",", ":"), ensure_ascii=False)
 

@@ -68,6 +68,7 @@ def test_equal_to_torchvision_in_grey_levels(size_px: int, channels: int) -> Non
     assert abs(off.float().mean()) < 0.05
 
 
+@pytest.mark.usefixtures("two_threads")
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("size_px", [8, 32])
 def test_of_large_pictures_it_is_the_same(size_px: int, channels: int, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -88,6 +89,7 @@ def test_equal_to_torchvision_on_float(
     torch.testing.assert_close(found, torch.stack(expected_parts(crop, images, 16)), atol=1e-5, rtol=0)
 
 
+@pytest.mark.usefixtures("two_threads")
 @pytest.mark.parametrize("few_products", [0, 10**9])
 @pytest.mark.parametrize("axis", [0, 1])
 def test_flips_are_part_of_it(axis: int, few_products: int, monkeypatch: pytest.MonkeyPatch) -> None:

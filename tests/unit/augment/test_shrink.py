@@ -98,3 +98,13 @@ def test_a_tent_by_hand() -> None:
     row = torch.tensor([[[[0.0, 0, 0, 80, 0, 0, 0, 0]]]])
     matrix = torch.diag(torch.tensor([2.0, 1.0, 1.0]))[None]
     assert smoothed_warp(row, matrix, (1, 4), "edge", "bilinear").flatten().tolist() == [0, 30, 10, 0]
+
+
+@pytest.mark.parametrize("depth", [0.0, 1e-30, -1.0, float("nan")])
+def test_a_projection_that_is_all_but_a_line_is_no_fault(depth: float) -> None:
+    matrix = torch.eye(3).repeat(2, 1, 1)
+    matrix[0, 2, 2] = depth
+    matrix[0, 0, 0] = 1e30
+    pixels = (255 * stripes()[:2]).to(torch.uint8)
+    found = smoothed_warp(pixels, matrix, (SMALL, SMALL), "black", "bilinear")
+    assert torch.equal(found[1], smoothed_warp(pixels[1:], matrix[1:], (SMALL, SMALL), "black", "bilinear")[0])

@@ -3,6 +3,8 @@ from __future__ import annotations
 import itertools
 import multiprocessing
 import threading
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from multiprocessing.connection import Connection
 
 import pytest
@@ -10,7 +12,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from conviction.core.shares import in_shares
+from conviction.core.shares import _workers, in_shares
 
 
 @given(num_items=st.integers(0, 50), num_threads=st.integers(1, 5))
@@ -38,6 +40,38 @@ def test_each_computes_alone_and_the_caller_as_before(monkeypatch: pytest.Monkey
         assert later == [3]
     finally:
         torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("mode", [torch.inference_mode, torch.no_grad, torch.enable_grad])
+def test_modes_are_the_callers(mode: Callable[[], AbstractContextManager[None]]) -> None:
+    seen: list[tuple[bool, bool]] = []
+    with mode():
+        expected = (torch.is_inference_mode_enabled(), torch.is_grad_enabled())
+        whole = torch.zeros(4)
+        # In place, which torch refuses for tensors of inference mode outside it.
+        in_shares(lambda share: whole[share].add_(1), 4, num_threads=2)
+        in_shares(lambda _: seen.append((torch.is_inference_mode_enabled(), torch.is_grad_enabled())), 4, num_threads=2)
+    assert seen == [expected, expected]
+    assert whole.tolist() == [1, 1, 1, 1]
+
+
+def test_where_a_thread_cannot_start_nothing_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
+    start, begun = threading.Thread.start, []
+
+    def second_fails(thread: threading.Thread) -> None:
+        begun.append(thread)
+        if len(begun) == 2:
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    _workers.cache_clear()
+    monkeypatch.setattr(threading.Thread, "start", second_fails)
+    with pytest.raises(RuntimeError, match="can't start new thread"):
+        in_shares(lambda _: None, 4, num_threads=2)
+    monkeypatch.undo()
+    begun[0].join(10)
+    assert not begun[0].is_alive()
+    in_shares(lambda _: None, 4, num_threads=2)
 
 
 def test_a_fault_reaches_the_caller() -> None:

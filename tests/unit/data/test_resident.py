@@ -131,7 +131,7 @@ def large_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(resident, "_LARGE_ROW_BYTES", 1)
 
 
-@pytest.mark.usefixtures("large_rows")
+@pytest.mark.usefixtures("large_rows", "two_threads")
 @pytest.mark.parametrize("order", ["forwards", "backwards", "part of a map", "in memory", "deleted"])
 def test_large_rows_are_those_asked_for(order: str, mapped: np.ndarray) -> None:
     rows, images = np.random.default_rng(1).permutation(NUM - 20), mapped
@@ -148,10 +148,10 @@ def test_large_rows_are_those_asked_for(order: str, mapped: np.ndarray) -> None:
     assert read_rows(images, rows[:0]).shape == (0, SIDE_PX, SIDE_PX, 3)
 
 
-@pytest.mark.usefixtures("large_rows")
+@pytest.mark.usefixtures("large_rows", "two_threads")
 def test_of_a_file_that_was_cut_off_nothing_is_made_up(mapped: np.ndarray) -> None:
     assert isinstance(mapped, np.memmap)
     os.truncate(mapped.filename, mapped.offset + 5 * PICTURE_BYTES - 1)
     assert read_rows(mapped, np.array([3])).shape == (1, SIDE_PX, SIDE_PX, 3)
-    with pytest.raises(DataError, match=r"mapped\.npy ends before its last picture\. Delete it; it is made anew\."):
+    with pytest.raises(DataError, match=r"mapped\.npy was cut off while it was read\. The next start makes it anew\."):
         read_rows(mapped, np.array([3, 4]))

@@ -1,3 +1,6 @@
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+
 import numpy as np
 import pytest
 import torch
@@ -147,17 +150,23 @@ def test_images_are_not_changed_in_place() -> None:
     assert images.ravel().tolist() == [1, 2, 3]
 
 
+@pytest.mark.usefixtures("two_threads")
+@pytest.mark.parametrize("mode", [torch.inference_mode, torch.enable_grad])
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 @pytest.mark.parametrize("num_images", [1, 7])
 def test_many_values_are_standardised_in_parts_alike(
-    num_images: int, layout: torch.memory_format, monkeypatch: pytest.MonkeyPatch
+    num_images: int,
+    layout: torch.memory_format,
+    mode: Callable[[], AbstractContextManager[None]],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("conviction.data.standardize.channel._VALUES_AT_ONCE", 100)
     images = torch.randint(
         0, 256, (num_images, 3, 5, 11), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
     )
     mean, deviation = (0.1, 0.5, 0.7), (0.2, 0.3, 1.0)
-    found = Standardization(mean, deviation)(images.contiguous(memory_format=layout))
+    with mode():
+        found = Standardization(mean, deviation)(images.contiguous(memory_format=layout))
     for number in range(3):
         scale = 1 / (torch.tensor(deviation[number]) * 255)
         shift = torch.tensor(mean[number]) / torch.tensor(deviation[number])

@@ -181,7 +181,7 @@ def test_pictures_that_cannot_be_divided_are_audited_all_the_same(tmp_path: Path
     assert shown(record) == [("exact", "cat/a.png", "dog/a.png")]
     assert record.groups[0].is_contradicting
     assert record.totals == {"train": 2, "validation": 0, "test": 0}
-    assert record.notes[-1].startswith("A training would stop here, so that only what the source places is told apart:")
+    assert record.notes[-1].startswith("A training would stop: The class 'cat' has 1 picture")
     assert "The class 'cat' has 1 picture" in record.notes[-1]
 
 

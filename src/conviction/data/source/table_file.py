@@ -237,7 +237,8 @@ def _parquet_rows(path: Path, columns: Collection[str]) -> Iterator[Row]:
     except DataError:
         raise
     except Exception as error:  # damaged bytes make the reader raise anything
-        raise DataError(f"{path} is damaged or no Parquet file: {cut_text(str(error), 200)}.") from error
+        why = cut_text(str(error).rstrip("."), 200)
+        raise DataError(f"{path} is damaged or no Parquet file: {why}.") from error
     for number, values in enumerate(found, start=1):
         yield Row(f"{path}, row {number}", values)
 
