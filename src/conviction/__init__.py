@@ -12,7 +12,17 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from conviction.core.errors import ConvictionError
     from conviction.recipes import recipe_names
-    from conviction.run import Recipe, Run, audit_data, describe_data, inspect, load_recipe, resume, train
+    from conviction.run import (
+        Recipe,
+        Run,
+        audit_data,
+        bench_machine,
+        describe_data,
+        inspect,
+        load_recipe,
+        resume,
+        train,
+    )
 
 __version__ = "0.1.0"
 __all__ = [
@@ -20,6 +30,7 @@ __all__ = [
     "Recipe",
     "Run",
     "audit_data",
+    "bench_machine",
     "describe_data",
     "inspect",
     "load_recipe",

@@ -10,7 +10,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from conviction.cli import data, evaluate, inspect, recipes, runs, train
+from conviction.cli import bench, data, evaluate, inspect, recipes, runs, train
 from conviction.core.errors import ConvictionError, Interrupted
 
 FAULT, INTERRUPTED = 2, 130
@@ -27,6 +27,7 @@ app.command()(train.resume)
 app.command()(evaluate.evaluate)
 app.command()(evaluate.predict)
 app.command()(inspect.inspect)
+app.command()(bench.bench)
 app.add_typer(data.app, name="data")
 app.add_typer(recipes.app, name="recipes")
 app.add_typer(runs.app, name="runs")

@@ -36,6 +36,14 @@ def _convolution_macs(arguments: Sequence[Any], output: Tensor) -> int:
     return int(positions * math.prod(weight.shape[1:]))
 
 
+@_macs_of("convolution_backward")
+def _convolution_backward_macs(arguments: Sequence[Any], output: Any) -> int:
+    """The gradients of the input and of the weight, where they are wanted, cost the forward pass's products each."""
+    gradient, images, weight, is_transposed, wanted = (arguments[index] for index in (0, 1, 2, 7, 10))
+    positions = images.numel() if is_transposed else gradient.numel()
+    return int(positions * math.prod(weight.shape[1:]) * sum(map(bool, wanted[:2])))
+
+
 @_macs_of("mm", "bmm", "mv", "dot", "vdot")
 def _product_macs(arguments: Sequence[Any], output: Tensor) -> int:
     """(…, n, k) times (…, k, m), or times (k)."""

@@ -182,7 +182,7 @@ def _of_recipe(
             raise
         every = {*error.known, *PRESETS, f"{TORCHVISION}resnet50", "module.py:function"}
         raise UnknownName("network", str(name), every) from error
-    shape, classes, num_training = _pictures_of(recipe)
+    shape, classes, num_training = pictures_of(recipe)
     if shape is None and input_shape is None:
         raise ConfigError(
             f"The recipe {recipe.name!r} does not say how large its pictures are. Give --input, for example "
@@ -217,7 +217,7 @@ def _built(config: NetworkConfig, shape: Shape, num_classes: int) -> nn.Module:
     return network
 
 
-def _pictures_of(recipe: Recipe) -> tuple[Shape | None, int | None, int | None]:
+def pictures_of(recipe: Recipe) -> tuple[Shape | None, int | None, int | None]:
     """Shape, classes and number of training pictures: as published, or counted where `data.path` names some."""
     data = recipe.data
     channels = 3 if data.color == "rgb" else 1

@@ -95,6 +95,23 @@ def _damaged_ledger(folder: Path) -> Arguments:
     return ["runs", "--ledger", f"sqlite:///{folder / 'ledger.db'}"]
 
 
+command_case(
+    "Measuring",
+    "no time at all",
+    "config",
+    ("1 <= seconds <= 3600", "got 0"),
+    *("bench", "--seconds", "0"),
+)
+command_case(
+    "Measuring",
+    "pictures of no size",
+    "config",
+    ("simplecnn-artists", "Give --input"),
+    *("bench", "simplecnn-artists", "--set", "data.image_size_px=null", "--set", "data.path=null"),
+)
+command_case(
+    "Measuring", "no such recipe", "unknown_name", ("Did you mean 'convnet-cifar10'",), "bench", "convnet-cifar01"
+)
 command_case("Usage", "unknown command", "usage", ("No such command 'trian'",), "trian", "digits")
 command_case("Usage", "unknown option", "usage", ("No such option: --epochs",), "train", "digits", "--epochs", "3")
 command_case("Usage", "missing argument", "usage", ("Missing argument 'RECIPE'",), "train")

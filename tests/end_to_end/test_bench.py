@@ -1,0 +1,40 @@
+"""`conviction bench` as a user meets it."""
+
+from __future__ import annotations
+
+import pytest
+
+from command import conviction
+
+
+@pytest.mark.slow
+def test_it_measures_and_says_so() -> None:
+    finished = conviction("bench", "digits", "--seconds", "1", "--batch", "16", "--json")
+    assert finished.code == 0, finished.err
+    found = finished.json
+    training = found["training"]
+    assert (training["recipe"], training["batch_size"], training["input"]) == ("digits", 16, [1, 8, 8])
+    rate, flop = training["step_images_per_s"]["median"], training["step_flop"]
+    assert training["step_flops"] == pytest.approx(rate * flop / 16)
+    (ceiling,) = (
+        one["flops"]["median"]
+        for one in found["ceilings"]
+        if (one["operation"], one["precision"]) == ("matrix product", training["precision"])
+    )
+    assert training["share_of_ceiling"] == pytest.approx(training["step_flops"] / ceiling)
+    assert finished.err.count("measuring ") == 4
+
+
+@pytest.mark.slow
+def test_a_person_reads_what_a_share_means() -> None:
+    finished = conviction("bench", "perceptron", "--seconds", "1", "--set", "fit.precision=float32")
+    assert finished.code == 0, finished.err
+    for part in (
+        "matrix product",
+        "convolution, channels_last",
+        "copying memory",
+        "Whole loop",
+        "Share of the ceiling:",
+    ):
+        assert part in finished.out
+    assert "1 thread," in finished.out

@@ -1,0 +1,85 @@
+"""`bench_machine` on ceilings that are given, so that what it counts can be worked out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+import conviction.run.bench as module
+from conviction import ConvictionError
+from conviction.core.bench_record import BenchRecord, Ceiling, Rate
+from conviction.run.bench import bench_machine
+
+SECONDS = 1.0
+GIVEN = {"float32": 1e12, "bfloat16": 4e12}
+
+
+@pytest.fixture(autouse=True)
+def given_ceilings(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    found = [Ceiling("matrix product", name, "", "8×8", Rate(flops, flops, flops, 3)) for name, flops in GIVEN.items()]
+    monkeypatch.setattr(module, "measure_ceilings", lambda device, budget_s: tuple(found))
+    monkeypatch.setattr(module, "measure_copying", lambda device, budget_s: Rate(1.0, 1.0, 1.0, 3))
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
+
+
+def test_a_perceptron_counts_as_by_hand() -> None:
+    found = bench_machine("perceptron", {"fit.batch_size": 32}, seconds=SECONDS).training
+    # 784·300 + 300·10 products forward and for the weights, 300·10 for the hidden layer; two operations each.
+    assert found.step_flop == 32 * 2 * (2 * 784 * 300 + 3 * 300 * 10)
+    assert (found.num_parameters, found.input, found.batch_size) == (785 * 300 + 301 * 10, (1, 28, 28), 32)
+    assert found.recipe == "perceptron"
+
+
+def test_the_ceiling_is_that_of_the_precision() -> None:
+    def measured(precision: str) -> BenchRecord:
+        return bench_machine("lenet5", {"fit.precision": precision, "fit.batch_size": 8}, seconds=SECONDS)
+
+    for precision, flops in GIVEN.items():
+        training = measured(precision).training
+        assert (training.precision, training.ceiling_precision, training.ceiling_flops) == (precision, precision, flops)
+
+
+def test_a_recipe_brings_its_augmentation_and_a_cut_counts_the_smaller_pictures() -> None:
+    overrides = {"augment": [{"name": "crop_to", "size_px": 28}], "fit.batch_size": 4}
+    assert bench_machine("alexnet-cifar10", overrides, seconds=SECONDS).training.input == (3, 28, 28)
+
+
+def test_pictures_of_another_size_and_classes() -> None:
+    small = {"fit.batch_size": 4}
+    found = bench_machine({"network": "lenet5"}, small, input_shape=(1, 20, 20), num_classes=7, seconds=SECONDS)
+    assert found.training.input == (1, 20, 20)
+    # Maps of 20, 10, 6 and 3 pixels a side: 144 numbers for 120 units; the last layer has seven.
+    assert found.training.num_parameters == 26 * 6 + 151 * 16 + 145 * 120 + 121 * 84 + 85 * 7
+
+
+@pytest.mark.parametrize("rate", [1e30, 1e-3])
+def test_random_labels_never_make_a_recipe_diverge(rate: float) -> None:
+    overrides = {"optimizer.learning_rate": rate, "fit.batch_size": 16}
+    assert bench_machine("digits", overrides, seconds=SECONDS).training.loop_images_per_s.median > 0
+
+
+def test_whoever_wants_to_know_hears_what_is_measured() -> None:
+    heard: list[str] = []
+    bench_machine("perceptron", seconds=SECONDS, on_stage=heard.append)
+    assert [stage.split(" of ")[-1] for stage in heard][-2:] == ["perceptron", "perceptron"]
+    assert len(heard) == 4
+
+
+@pytest.mark.parametrize("seconds", [0.0, 0.99, 3601.0, float("nan")])
+def test_a_senseless_time_is_refused(seconds: float) -> None:
+    with pytest.raises(ConvictionError, match="1 <= seconds <= 3600"):
+        bench_machine("perceptron", seconds=seconds)
+
+
+def test_a_recipe_without_a_size_is_refused() -> None:
+    with pytest.raises(ConvictionError, match="Give --input"):
+        bench_machine({"network": "lenet5"}, seconds=SECONDS)
+
+
+def test_an_unknown_name_is_answered_with_presets_too() -> None:
+    with pytest.raises(ConvictionError, match="Did you mean 'perceptron'"):
+        bench_machine("perceptrom", seconds=SECONDS)
