@@ -11,7 +11,7 @@ export CONVICTION_DATA ?= $(abspath $(DATA))
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast check format lock bench docs clean
+.PHONY: help setup demo test test-fast check format lock bench bench-peers docs clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -46,6 +46,12 @@ bench: setup ## Measure speed and memory on this machine
 	@$(BIN)/python benchmarks/augmentation.py
 	@$(BIN)/python benchmarks/start_and_epoch.py
 	@$(BIN)/python benchmarks/large_pictures.py
+	@$(BIN)/python benchmarks/share_of_ceiling.py
+	@$(MAKE) --no-print-directory bench-peers
+
+bench-peers: setup ## Measure training beside PyTorch, Lightning, fastai and Keras (20 minutes; part of bench)
+	@sh benchmarks/peers/setup.sh
+	@cd benchmarks && ../$(BIN)/python -m peers.compare $(PEERS_OPTIONS)
 
 docs: setup ## Write the generated pages of docs/reference anew
 	@UPDATE_DOCS=1 $(BIN)/python -m pytest -q tests/docs tests/end_to_end/test_bad_input.py
@@ -54,6 +60,9 @@ lock: setup ## Choose the newest versions and write requirements.lock
 	@$(BIN)/uv pip compile -q --upgrade pyproject.toml --extra parquet --extra postgresql --group dev --universal \
 		--python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url \
 		--no-emit-find-links -o requirements.lock
+	@$(BIN)/uv pip compile -q --upgrade benchmarks/peers/requirements.in -c requirements.lock --universal \
+		--python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url \
+		--no-emit-find-links -o benchmarks/peers/requirements.lock
 
 clean: ## Remove what can be made again
-	@rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	@rm -rf $(VENV) .bench-venv build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

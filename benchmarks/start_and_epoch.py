@@ -7,14 +7,13 @@ Each figure comes from a process of its own. Results go to benchmarks/results/<p
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import tempfile
 import time
 from typing import Any
 
-from record import show, write_section
+from record import child_environment, show, this_environment, write_section
 
 RECIPE, PICTURES = "alexnet-cifar10", "cifar10-jpeg75"
 NUM_WARM_STARTS = 3
@@ -56,13 +55,8 @@ def measure(until: str, num_epochs: int, environment: dict[str, str]) -> dict[st
 
 
 def main() -> None:
-    from conviction.core.environment import describe_environment
-    from conviction.run.prepared import Machine
-    from conviction.run.recipe import load_recipe
-
-    machine = Machine.for_recipe(load_recipe(RECIPE))
     with tempfile.TemporaryDirectory() as folder:
-        environment = {**os.environ, "CONVICTION_HOME": f"{folder}/runs", "CONVICTION_CACHE": f"{folder}/cache"}
+        environment = child_environment(CONVICTION_HOME=f"{folder}/runs", CONVICTION_CACHE=f"{folder}/cache")
         cold = measure("start", 1, environment)
         warm = [measure("start", 1, environment) for _ in range(NUM_WARM_STARTS)]
         trained = measure("end", 2, environment)
@@ -77,8 +71,7 @@ def main() -> None:
         "peak_memory_bytes": trained["peak_memory_bytes"],
     }
     show(results)
-    about = describe_environment(machine.threads, machine.device.type, machine.precision)
-    write_section("start_and_epoch", results, about)
+    write_section("start_and_epoch", results, this_environment(RECIPE))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,1 @@
+"""Conviction beside PyTorch, Lightning, fastai and Keras on the same work."""

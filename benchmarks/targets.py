@@ -1,0 +1,117 @@
+"""What was aimed at and what was reached, side by side: `benchmarks/results/<machine>.md`, from the sections beside it.
+
+make bench                      or: python benchmarks/targets.py
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from record import FOLDER, machine_path, read_sections, this_environment
+
+NAMES = {
+    "pytorch": "plain PyTorch",
+    "lightning": "Lightning",
+    "fastai": "fastai",
+    "keras-torch": "Keras on torch",
+    "keras-jax": "Keras on JAX",
+}
+PEER_TARGETS = {
+    "lab-c": {"pytorch": 2.5, "lightning": 2.7, "fastai": 3.0, "keras-torch": 4.5, "keras-jax": 6.0},
+    "lab-a-bn": {"pytorch": 2.2},
+}
+WORK = {"lab-c": "lab C's network", "lab-a-bn": "lab A's ConvNet with batch normalisation"}
+
+
+@dataclass(frozen=True)
+class Target:
+    """A row of the table: what is measured, the bound, and where the figure stands in the sections of a machine."""
+
+    work: str
+    bound: float
+    side: Literal["at least", "at most"]
+    unit: str
+    find: Callable[[dict[str, Any]], float]
+
+    def row(self, sections: dict[str, Any]) -> tuple[str, str, str, str]:
+        """Work, target, figure and verdict."""
+        sign = "≥" if self.side == "at least" else "≤"
+        wanted = f"{sign} {self.bound:g}{self.unit}"
+        try:
+            found = self.find(sections)
+        except KeyError:
+            return self.work, wanted, "–", "not measured"
+        is_met = found >= self.bound if self.side == "at least" else found <= self.bound
+        return self.work, wanted, f"{found:.2f}{self.unit}", "met" if is_met else "**missed**"
+
+
+def _ratio(network: str, peer: str) -> Callable[[dict[str, Any]], float]:
+    return lambda sections: float(sections["peers"]["networks"][network]["peers"][peer]["ratio"]["median"])
+
+
+def _middle_start(sections: dict[str, Any]) -> float:
+    starts: list[float] = sections["start_and_epoch"]["warm_first_step_s"]
+    return sorted(starts)[len(starts) // 2]
+
+
+TARGETS = [
+    *(
+        Target(
+            f"{WORK[network]}, whole training loop, against {NAMES[peer]}",
+            bound,
+            "at least",
+            " ×",
+            _ratio(network, peer),
+        )
+        for network, bounds in PEER_TARGETS.items()
+        for peer, bound in bounds.items()
+    ),
+    Target(
+        "the ConvNet's training step: floating-point operations a second, of those of a matrix product",
+        *(0.75, "at least", ""),
+        lambda sections: float(sections["share_of_ceiling"]["share_of_ceiling"]["median"]),
+    ),
+    Target("command to first step, warm cache, `alexnet-cifar10`, median", 3.0, "at most", " s", _middle_start),
+    Target(
+        "peak resident memory, CIFAR-10, `alexnet-cifar10`",
+        *(1.5, "at most", " GB"),
+        lambda sections: float(sections["start_and_epoch"]["peak_memory_bytes"]) / 1e9,
+    ),
+]
+
+
+def page(sections: dict[str, Any], environment: dict[str, Any]) -> str:
+    """The whole page of a machine."""
+    about = (
+        f"{environment['processor']}, {environment['threads']} threads, {', '.join(environment['instruction_sets'])}"
+    )
+    lines = [
+        "# Targets and figures",
+        "",
+        f"{about}. Written by `make bench` from the figures beside it, where the versions stand too.",
+        "",
+        "| work | target | measured | |",
+        "|---|---|---|---|",
+        *("| " + " | ".join(target.row(sections)) + " |" for target in TARGETS),
+    ]
+    if "bfloat16" not in environment["precision"]:
+        lines += ["", "The targets are for processors with bfloat16 instructions, which this one lacks."]
+    if peers := sections.get("peers"):
+        from peers.verdict import markdown
+
+        lines += ["", *markdown(peers)]
+    return "\n".join(lines) + "\n"
+
+
+def write_page(environment: dict[str, Any]) -> None:
+    path = machine_path(environment, ".md")
+    text = page(read_sections(environment), environment)
+    path.write_text(text)
+    print(text)
+    print(f"written to {path.relative_to(FOLDER.parent.parent)}")
+
+
+if __name__ == "__main__":
+    write_page(this_environment("convnet-cifar10"))
