@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 from conviction.core import rng
 from conviction.core.records import EpochRecord
 from conviction.data.standardize import Standardization
-from conviction.data.stream import Stream
+from conviction.data.stream import Share, Stream
 from conviction.fit.loop import Trainer
 from conviction.fit.loss import CrossEntropyConfig, build_loss
 from conviction.fit.optimizer import OptimizerConfig, SgdConfig, build_optimizer
@@ -58,14 +59,16 @@ def trainer(
     seed: int = 0,
     standardization: Standardization = CENTRE,
     augment: Any = None,
+    kind: type[Trainer] = Trainer,
+    share: Share | None = None,
     **others: Any,
 ) -> Trainer:
     network = network_of(settings)
-    train = stream(np.arange(NUM_TRAIN), batch_size, standardization, augment)
+    train = replace(stream(np.arange(NUM_TRAIN), batch_size, standardization, augment), share=share)
     schedule = schedule or ConstantConfig()
     if isinstance(schedule, ScheduleConfig):
         schedule = build_schedule(schedule, Span(9, train.num_batches))
-    return Trainer(
+    return kind(
         network=network,
         optimizer=build_optimizer(optimizer or SgdConfig(learning_rate=0.05), network),
         schedule=schedule,

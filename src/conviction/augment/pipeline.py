@@ -52,11 +52,13 @@ class _Composed:
 
     def __call__(self, images: Images, draw: Draw) -> Resized:
         size_px: Size = (images.shape[2], images.shape[3])
-        total = torch.eye(3).expand(len(images), 3, 3)
+        part = draw.part or slice(None)
+        num_drawn = len(images) if draw.rows is None else len(draw.rows)
+        total = torch.eye(3).expand(num_drawn, 3, 3)
         for placement in self.placements:
-            total = total @ placement.matrices(len(images), size_px, draw)
+            total = total @ placement.matrices(num_drawn, size_px, draw)
             size_px = placement.output_size(size_px)
-        return self._resampled(images, total, size_px)
+        return self._resampled(images, total[part], size_px)
 
     def _resampled(self, images: Images, matrix_B33: Float[Tensor, "B 3 3"], size_px: Size) -> Resized:
         outside: Outside = next((one.outside for one in self.placements if one.outside), "black")
@@ -101,6 +103,15 @@ class Augmenter:
                 last = _Composed()
                 self._stages.append(last)
             last.placements.append(augmentation)
+
+    @property
+    def divides(self) -> bool:
+        """Whether it can change a part of a batch by the draws for all of it.
+
+        Where pixels only move, draws are a matrix for each image. Elsewhere drawing and changing are one, or an image
+        needs its neighbour.
+        """
+        return all(isinstance(stage, _Composed) for stage in self._stages)
 
     @property
     def mixes_labels(self) -> bool:

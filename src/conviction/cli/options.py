@@ -20,5 +20,13 @@ LedgerOption = Annotated[
         help="The ledger's database; by default ledger.db beside the runs.",
     ),
 ]
+ProcessesOption = Annotated[
+    str | None,
+    typer.Option(
+        "--processes",
+        metavar="N",
+        help="Share each batch among N processes; auto: one for each GPU. By default 1, or as many as the run had.",
+    ),
+]
 WeightsOption = Annotated[str, typer.Option("--weights", help="best or last.")]
 RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="A run's id or a part of it, its folder, or 'latest'.")]

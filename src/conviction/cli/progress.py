@@ -65,12 +65,13 @@ def describe_start(summary: RunSummary) -> list[str]:
     """What is about to be trained, in three lines."""
     data = summary.data
     num_pictures = data.num_train + data.num_validation + data.num_test
+    processes = f", {summary.num_processes} processes" if summary.num_processes > 1 else ""
     return [
         f"{summary.run}",
         f"{data.path}: {num_pictures:,} pictures of {len(data.classes)} classes, "
         f"{data.channels}×{data.height_px}×{data.width_px}: {data.num_train:,} training, "
         f"{data.num_validation:,} validation, {data.num_test:,} test (sealed)",
-        f"{summary.num_parameters:,} parameters, seed {summary.seed}",
+        f"{summary.num_parameters:,} parameters, seed {summary.seed}{processes}",
     ]
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from conviction.cli.options import JsonOption, LedgerOption, RunArgument, SetOption
+from conviction.cli.options import JsonOption, LedgerOption, ProcessesOption, RunArgument, SetOption
 from conviction.cli.output import epoch_json, print_json, print_lines, shown_duration, shown_score
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ RecipeArgument = Annotated[
 def train(
     recipe: RecipeArgument,
     assignments: SetOption = [],  # noqa: B006 - typer copies it
+    processes: ProcessesOption = None,
     ledger: LedgerOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -39,18 +40,31 @@ def train(
 
     overrides = parse_overrides(assignments)
     with watcher() as seen, _interruption(seen):
-        run = train_recipe(recipe, overrides, ledger_url=ledger, watcher=seen)
+        run = train_recipe(recipe, overrides, processes=_number(processes, 1), ledger_url=ledger, watcher=seen)
     _report(run, as_json)
 
 
-def resume(run: RunArgument = "latest", ledger: LedgerOption = None, as_json: JsonOption = False) -> None:
+def resume(
+    run: RunArgument = "latest",
+    processes: ProcessesOption = None,
+    ledger: LedgerOption = None,
+    as_json: JsonOption = False,
+) -> None:
     """Go on with a run that was killed or interrupted, as if nothing had happened."""
     from conviction import resume as resume_run
     from conviction.cli.progress import watcher
 
     with watcher() as seen, _interruption(seen):
-        resumed = resume_run(run, ledger_url=ledger, watcher=seen)
+        resumed = resume_run(run, processes=_number(processes, None), ledger_url=ledger, watcher=seen)
     _report(resumed, as_json)
+
+
+def _number(processes: str | None, default: int | None) -> Any:
+    """What `--processes` was given, as a number where it is one; the run says what else is allowed."""
+    try:
+        return default if processes is None else int(processes)
+    except ValueError:
+        return processes
 
 
 @contextmanager
@@ -87,6 +101,7 @@ def run_json(summary: RunSummary, path: Path) -> dict[str, Any]:
         "recipe": summary.recipe,
         "status": summary.status,
         "seed": summary.seed,
+        "processes": summary.num_processes,
         "path": str(path.resolve()),
         "notes": list(summary.data.notes),
     }

@@ -50,9 +50,9 @@ def check_torch_and_torchvision() -> None:
 
 
 def describe_environment(
-    threads: int, device: str, precision: str, memory_format: str = "channels_last"
+    threads: int, device: str, precision: str, memory_format: str = "channels_last", num_processes: int = 1
 ) -> dict[str, Any]:
-    """The environment of a run, for `environment.json`."""
+    """The environment of a run, for `environment.json`; the threads are those of all processes."""
     return {
         "packages": {name: _version(name) for name in RECORDED_PACKAGES},
         "python": platform.python_version(),
@@ -61,6 +61,7 @@ def describe_environment(
         "instruction_sets": sorted(processor_flags() & {"avx2", "avx512f", "avx512_bf16", "amx_bf16", "asimd", "bf16"}),
         "cores": num_cores(),
         "threads": threads,
+        "processes": num_processes,
         "device": device,
         "precision": precision,
         "memory_format": memory_format,

@@ -121,6 +121,7 @@ class RunSummary:
     best: EpochRecord | None = None
     last: EpochRecord | None = None
     message: str = ""
+    num_processes: int = 1
     format: int = 1
 
 

@@ -16,19 +16,43 @@ from conviction.data.standardize import Standardizer
 
 
 @dataclass(frozen=True)
+class Share:
+    """What one of several processes takes of every batch: consecutive images, as many as the others or one less."""
+
+    rank: int
+    num_processes: int
+
+    def of(self, num_images: int) -> slice:
+        """Its part of so many images; empty where there are fewer of them than processes."""
+        first, last = (num_images * (self.rank + step) // self.num_processes for step in (0, 1))
+        return slice(first, last)
+
+
+@dataclass(frozen=True)
+class Place:
+    """Which images of a batch a process has, and how many there are in all."""
+
+    part: slice
+    num_images: int
+
+
+@dataclass(frozen=True)
 class Draw:
     """The occasion on which a batch is augmented: where its random numbers come from, the epoch, its rows, the seed.
 
-    `generator` is each epoch's own; `seed` is the run's, for what holds through all of its epochs.
+    `generator` is each epoch's own; `seed` is the run's, for what holds through all of its epochs. Draws are for all rows
+    of the batch; `part` says which of them the images at hand are, where they are not all.
     """
 
     generator: Generator
     epoch: int = 1
     rows: Int64[Tensor, " B"] | None = None
     seed: int = 0
+    part: slice | None = None
 
 
 Targets = Int64[Tensor, " B"] | Float[Tensor, "B K"]
+# Where its attribute `divides` is true, it draws for all of `draw.rows`, and gets and changes those of `draw.part`.
 Augment = Callable[[UInt8[Tensor, "B C H W"], Int64[Tensor, " B"], Draw], tuple[UInt8[Tensor, "B C H2 W2"], Targets]]
 
 
@@ -36,12 +60,14 @@ Augment = Callable[[UInt8[Tensor, "B C H W"], Int64[Tensor, " B"], Draw], tuple[
 class Batch:
     """Images, in the memory format of their stream, their labels, and what to train them towards.
 
-    `targets` are the labels, or shares of classes where images were mixed.
+    `targets` are the labels, or shares of classes where images were mixed. `place` says which images
+    of a batch these are where several processes share it.
     """
 
     images: Float[Tensor, "B C H W"]
     labels: Int64[Tensor, " B"]
     targets: Targets
+    place: Place | None = None
 
 
 @dataclass(frozen=True)
@@ -50,7 +76,8 @@ class Stream:
 
     `images` is `uint8` (N, H, W, C), `labels` `int64` (N); `rows` says which of them belong to this split. `augment`
     changes images and labels where they are shuffled; where they are not, `crop_px` (height, width) is cut from their
-    middle.
+    middle. With a `share`, shuffled batches are parts of those that a single process would see: drawn and augmented
+    for the whole batch, so that the numbers are the same.
     """
 
     images: np.ndarray
@@ -62,6 +89,7 @@ class Stream:
     crop_px: tuple[int, int] | None = None
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     memory_format: torch.memory_format = torch.channels_last
+    share: Share | None = None
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -69,7 +97,7 @@ class Stream:
     @property
     def num_batches(self) -> int:
         """The number of batches of one pass."""
-        return len(self._bounds()) - 1
+        return len(self.bounds()) - 1
 
     def in_order(self) -> Iterator[Batch]:
         """Each picture once, unchanged, in the split's order."""
@@ -81,21 +109,32 @@ class Stream:
         yield from self._batches(self.rows[order], Draw(generator, epoch, seed=seed))
 
     def _batches(self, rows: np.ndarray, draw: Draw | None) -> Iterator[Batch]:
-        bounds = self._bounds()
-        for start, end in itertools.pairwise(bounds):
-            chosen = rows[start:end]
-            pixels = read_rows(self.images, chosen)
-            if draw is None and self.crop_px is not None:
-                pixels = cut_middle(pixels, self.crop_px)
-            images = torch.from_numpy(pixels).to(self.device).permute(0, 3, 1, 2)
-            labels = torch.from_numpy(self.labels[chosen]).to(self.device)
-            targets: Tensor = labels
-            if draw is not None and self.augment is not None:
-                here = replace(draw, rows=torch.from_numpy(chosen.astype(np.int64)))
-                images, targets = self.augment(images, labels, here)
-            yield Batch(self.standardization(images).contiguous(memory_format=self.memory_format), labels, targets)
+        for start, end in itertools.pairwise(self.bounds()):
+            part = slice(0, end - start) if draw is None or self.share is None else self.share.of(end - start)
+            yield self._batch(rows[start:end], part, draw)
 
-    def _bounds(self) -> list[int]:
+    def _batch(self, rows: np.ndarray, part: slice, draw: Draw | None) -> Batch:
+        # Few operations know what to do with no image at all: instead of none, one is read, and left out at the end.
+        kept = slice(part.start, max(part.stop, part.start + 1))
+        whole = slice(0, len(rows))
+        read = kept if self.augment is None or getattr(self.augment, "divides", False) else whole
+        pixels = read_rows(self.images, rows[read])
+        if draw is None and self.crop_px is not None:
+            pixels = cut_middle(pixels, self.crop_px)
+        images = torch.from_numpy(pixels).to(self.device).permute(0, 3, 1, 2)
+        labels = torch.from_numpy(self.labels[rows[read]]).to(self.device)
+        targets: Tensor = labels
+        if draw is not None and self.augment is not None:
+            numbers = torch.from_numpy(rows.astype(np.int64))
+            images, targets = self.augment(images, labels, replace(draw, rows=numbers, part=read))
+        if read != kept:
+            images, labels, targets = images[kept], labels[kept], targets[kept]
+        standardized = self.standardization(images).contiguous(memory_format=self.memory_format)
+        if part.start == part.stop:
+            standardized, labels, targets = standardized[:0], labels[:0], targets[:0]
+        return Batch(standardized, labels, targets, None if self.share is None else Place(part, len(rows)))
+
+    def bounds(self) -> list[int]:
         """Where batches begin. A last batch of one picture joins the one before: batch normalisation needs two."""
         bounds = list(range(0, len(self.rows), self.batch_size))
         if len(bounds) > 1 and len(self.rows) - bounds[-1] == 1:

@@ -91,19 +91,28 @@ class Trainer:
                     self._refuse_divergence(losses, epoch, first_step)
                 on_step(index + 1, num_steps)
         count = len(self.train)
-        return Score(int(correct) / count, weighted.item() / count, count)
+        return Score(int(self._over_all(correct)) / count, self._over_all(weighted).item() / count, count)
 
     def take_step(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """One step on a batch: its loss as a single number, and its logits (B, K), both without gradients."""
         self.network.zero_grad(set_to_none=True)
+        loss, logits = self._gradients(batch)
+        if self.gradient_clip_norm is not None:
+            nn.utils.clip_grad_norm_(self.network.parameters(), self.gradient_clip_norm)
+        step(self.optimizer)
+        return loss, logits
+
+    def _gradients(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Leave the weights' gradients behind; loss and logits of this process's images, without gradients."""
         with autocast(self.train.device, self.precision):
             logits = self.network(batch.images)
         loss = self.loss(logits.float(), batch.targets)
         loss.backward()  # type: ignore[no-untyped-call]
-        if self.gradient_clip_norm is not None:
-            nn.utils.clip_grad_norm_(self.network.parameters(), self.gradient_clip_norm)
-        step(self.optimizer)
         return loss.detach(), logits.detach()
+
+    def _over_all(self, own: Tensor) -> Tensor:
+        """The sum over all processes; here there is one."""
+        return own
 
     def _validate(self, epoch: int) -> Score:
         found = self._score(self.validation)
@@ -125,13 +134,13 @@ class Trainer:
         return score(predictions.logits, predictions.labels)
 
     def _refuse_divergence(self, losses: list[Tensor], epoch: int, first_step: int) -> None:
-        recent = losses[-_CHECK_EVERY_STEPS:]
-        bad = (~torch.isfinite(torch.stack(recent))).nonzero()
+        recent = self._over_all(torch.stack(losses[-_CHECK_EVERY_STEPS:]))
+        bad = (~torch.isfinite(recent)).nonzero()
         if len(bad) == 0:
             return
         index = len(losses) - len(recent) + int(bad[0])
         raise TrainingDiverged(
-            f"The loss became {losses[index].item()} in epoch {epoch}, step {index + 1} of {self.train.num_batches}, "
+            f"The loss became {recent[bad[0]].item()} in epoch {epoch}, step {index + 1} of {self.train.num_batches}, "
             f"at learning rate {self._rate(first_step + index):g}. Lower optimizer.learning_rate, or set "
             "fit.gradient_clip_norm. The weights of the best epoch are kept."
         )

@@ -30,17 +30,22 @@ _MOST_TIMES_LARGER = 4
 
 @dataclass(frozen=True)
 class Machine:
-    """Where and how the run computes; recorded, so that resuming computes the same."""
+    """Where and how the run computes; recorded, so that resuming computes the same.
+
+    The threads are divided among the processes.
+    """
 
     device: torch.device
     precision: Literal["float32", "bfloat16"]
     threads: int
     memory_format: MemoryFormat = "channels_last"
+    num_processes: int = 1
 
     @classmethod
-    def recorded(cls, folder: RunFolder, recipe: Recipe) -> Machine:
+    def recorded(cls, folder: RunFolder, recipe: Recipe, num_processes: int = 1) -> Machine:
         """What the run began with, so that it computes the same bits. Raises: RunError, ConfigError."""
-        return cls.for_recipe(load_recipe(recipe, _recorded(folder, "device", "precision", "threads")))
+        machine = cls.for_recipe(load_recipe(recipe, _recorded(folder, "device", "precision", "threads")))
+        return replace(machine, num_processes=num_processes)
 
     @classmethod
     def for_evaluation(cls, folder: RunFolder, recipe: Recipe) -> Machine:
@@ -61,9 +66,13 @@ class Machine:
         """As torch names it."""
         return torch.channels_last if self.memory_format == "channels_last" else torch.contiguous_format
 
+    def of_rank(self, rank: int) -> Machine:
+        """The same for one of the processes: each has a GPU of its own."""
+        return replace(self, device=torch.device("cuda", rank)) if self.device.type == "cuda" else self
+
     def engage(self) -> None:
         """Set this process up to compute so."""
-        torch.set_num_threads(self.threads)
+        torch.set_num_threads(max(1, self.threads // self.num_processes))
         keep_freed_memory()
 
 

@@ -25,6 +25,7 @@ from conviction.core.files import write_json, write_text
 from conviction.core.ledger import Ledger
 from conviction.core.records import EpochRecord, RunSummary, Status, Timing, from_json, to_json
 from conviction.core.run_folder import RunFolder, create_run_folder, runs_home
+from conviction.data.stream import Share
 from conviction.fit.checkpoint import (
     load_checkpoint,
     load_tensors,
@@ -32,6 +33,7 @@ from conviction.fit.checkpoint import (
     save_tensors,
     save_weights,
 )
+from conviction.fit.distributed import SharedTrainer
 from conviction.fit.loop import Trainer
 from conviction.fit.loss import build_loss
 from conviction.fit.optimizer import build_optimizer
@@ -46,6 +48,13 @@ from conviction.run.fastest import settle
 from conviction.run.faults import memory_fault, training_faults
 from conviction.run.model import load_standardization, write_model
 from conviction.run.prepared import Machine, Prepared, describe_change, prepare
+from conviction.run.processes import (
+    NumProcesses,
+    check_batches_suffice,
+    choose_num_processes,
+    describe_another_number,
+    describe_processes,
+)
 from conviction.run.recipe import Recipe, load_recipe
 from conviction.run.saved import Run
 
@@ -54,13 +63,15 @@ def train(
     recipe: str | Path | Mapping[str, Any] | Recipe,
     overrides: Mapping[str, Any] | None = None,
     *,
+    processes: NumProcesses = 1,
     home: str | Path | None = None,
     ledger_url: str | None = None,
     watcher: Watcher | None = None,
 ) -> Run:
     """Train a recipe: a built-in name, a YAML file, a mapping or a `Recipe`, with dotted keys replaced.
 
-    Ctrl-C ends the training with the best weights kept; `resume` goes on from there.
+    Ctrl-C ends the training with the best weights kept; `resume` goes on from there. Several `processes` share each
+    batch and compute what one would; `auto` is one for each GPU.
 
     Raises: ConvictionError of the family that fits: ConfigError, DataError, StorageError, LedgerError, OutOfMemory,
     TrainingDiverged (the best weights are kept), InstallationError.
@@ -71,23 +82,25 @@ def train(
     watcher = watcher or Watcher()
     resolved = _with_whole_path(load_recipe(recipe, overrides))
     machine = Machine.for_recipe(resolved)
+    machine = dataclasses.replace(machine, num_processes=choose_num_processes(processes, machine))
     home = Path(home or runs_home())
     with training_faults(resolved):
         prepared = settle(prepare(resolved, machine, watcher.packing), build_trainer, watcher.note)
+        check_batches_suffice(prepared)
         trainer = build_trainer(prepared)
         folder = create_run_folder(home, resolved.name)
         with folder.held():
             ledger = _open_ledger(folder, home, ledger_url)
             summary = _describe(folder, prepared, trainer.network)
             _write_beginnings(folder, prepared, trainer.network, summary)
-            training = _Training(folder, prepared, trainer, ledger, watcher, summary)
-            training.run()
+            Training(folder, prepared, trainer, ledger, watcher, summary).run_as_asked(ledger_url)
     return Run(folder, ledger_url)
 
 
 def resume(
     reference: str | Path | Run = "latest",
     *,
+    processes: NumProcesses | None = None,
     home: str | Path | None = None,
     ledger_url: str | None = None,
     watcher: Watcher | None = None,
@@ -95,7 +108,7 @@ def resume(
     """Go on with a run that was killed, interrupted or crashed, as if nothing had happened.
 
     On the CPU its weights and history end bit for bit as those of a run that was never interrupted. A run that is
-    complete is returned as it is.
+    complete is returned as it is. None: as many `processes` as before; another number rounds otherwise.
 
     Raises: RunError where the run is being trained, is damaged, has diverged, or its pictures changed.
     """
@@ -114,18 +127,23 @@ def resume(
                 f"conviction train {folder.recipe} --set optimizer.learning_rate=…"
             )
         machine = Machine.recorded(folder, recipe)
+        chosen = choose_num_processes(summary.num_processes if processes is None else processes, machine)
+        machine = dataclasses.replace(machine, num_processes=chosen)
         # The saved one: fitting anew takes time, and rounds otherwise with another number of threads.
         prepared = prepare(recipe, machine, watcher.packing, load_standardization(folder))
         _refuse_changed_data(folder, summary, prepared)
-        trainer = build_trainer(prepared)
+        check_batches_suffice(prepared)
+        if chosen != summary.num_processes:
+            watcher.note(describe_another_number(summary.num_processes, chosen))
+            summary = dataclasses.replace(summary, num_processes=chosen)
         ledger = Ledger.beside(folder.path.resolve().parent, ledger_url)
-        training = _Training(folder, prepared, trainer, ledger, watcher, summary)
+        training = Training(folder, prepared, build_trainer(prepared), ledger, watcher, summary)
         training.restore()
-        training.run()
+        training.run_as_asked(ledger_url)
     return Run(folder, ledger_url)
 
 
-class _Training:
+class Training:
     """One process's work on one run folder."""
 
     def __init__(
@@ -193,6 +211,35 @@ class _Training:
                 self._set_status("failed", str(memory_fault(error, self._recipe) or error))
             raise
         self._end(status, "")
+
+    def run_as_asked(self, ledger_url: str | None) -> None:
+        """Train to the end, in this process or in several others."""
+        num_processes = self._prepared.machine.num_processes
+        if num_processes == 1:
+            self.run()
+            return
+        from conviction.run.launch import ProcessLost, launch
+
+        if note := describe_processes(self._prepared.machine):
+            self._watcher.note(note)
+        self._set_status("running")
+        try:
+            launch(self._folder.path, num_processes, ledger_url, self._watcher)
+        except KeyboardInterrupt:
+            self._end_for_others("interrupted", "Interrupted by the user.")
+            raise
+        except ProcessLost as error:
+            self._end_for_others("failed", error.message)
+            raise
+        except BaseException as error:
+            if self._folder.read_summary().status == "running":
+                self._end_for_others("failed", str(error))
+            raise
+
+    def _end_for_others(self, status: Status, message: str) -> None:
+        """Say how the training ended in place of processes that could not."""
+        self.restore()
+        self._end(status, message)
 
     def _run_epochs(self) -> Status:
         if not self._history:
@@ -299,15 +346,16 @@ def _open_ledger(folder: RunFolder, home: Path, url: str | None) -> Ledger:
         raise
 
 
-def build_trainer(prepared: Prepared) -> Trainer:
-    """Network, optimiser and schedule as the seed makes them."""
+def build_trainer(prepared: Prepared, share: Share | None = None) -> Trainer:
+    """Network, optimiser and schedule as the seed makes them; with a share, for one of several processes."""
     recipe, machine = prepared.recipe, prepared.machine
     with rng.torch_default(recipe.seed, "initialisation"):
         network = build_network(recipe.network, prepared.input_shape, len(prepared.pack.classes))
     network = network.to(memory_format=machine.torch_memory_format).to(machine.device)
     check_sizes(network, prepared.input_shape, recipe.fit.progressive_sizes)
-    training_stream = prepared.training_stream()
-    return Trainer(
+    training_stream = dataclasses.replace(prepared.training_stream(), share=share)
+    kind = SharedTrainer if share else Trainer
+    return kind(
         network=network,
         optimizer=build_optimizer(recipe.optimizer, network),
         schedule=build_schedule(recipe.schedule, Span(recipe.fit.epochs, training_stream.num_batches)),
@@ -333,6 +381,7 @@ def _describe(folder: RunFolder, prepared: Prepared, network: nn.Module) -> RunS
         seed=recipe.seed,
         data=prepared.data_record(),
         num_parameters=num_parameters(network),
+        num_processes=prepared.machine.num_processes,
     )
 
 
@@ -340,7 +389,9 @@ def _write_beginnings(folder: RunFolder, prepared: Prepared, network: nn.Module,
     """What does not change while a run trains; `run.json` comes last, so that a folder with it is whole."""
     machine = prepared.machine
     write_text(folder.recipe, prepared.recipe.to_yaml())
-    environment = describe_environment(machine.threads, machine.device.type, machine.precision, machine.memory_format)
+    environment = describe_environment(
+        machine.threads, machine.device.type, machine.precision, machine.memory_format, machine.num_processes
+    )
     write_json(folder.environment, environment)
     write_model(folder, prepared)
     folder.write_split(prepared.splits.by_path(prepared.pack.paths))

@@ -39,6 +39,35 @@ command_case(
 )
 
 
+command_case(
+    "Training",
+    "no process",
+    "config",
+    ("`processes >= 1` must hold", "but got 0"),
+    *digits_with("fit.epochs=1"),
+    "--processes",
+    "0",
+)
+command_case(
+    "Training",
+    "number of processes that is none",
+    "config",
+    ("`processes >= 1` must hold", "'auto'", "but got 'two'"),
+    *digits_with("fit.epochs=1"),
+    "--processes",
+    "two",
+)
+command_case(
+    "Training",
+    "more processes than images in a batch",
+    "config",
+    ("`processes <= fit.batch_size` must hold", "processes=4", "fit.batch_size=3"),
+    *digits_with("fit.epochs=1", "fit.batch_size=3"),
+    "--processes",
+    "4",
+)
+
+
 def mount(place: Path, options: str) -> Path:
     """A small file system of its own in memory; the test's end takes it away again."""
     place.mkdir(parents=True, exist_ok=True)

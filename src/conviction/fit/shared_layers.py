@@ -1,0 +1,152 @@
+"""Layers that look beyond the images of one process: batch normalisation, and dropout's draws."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, distributed, nn
+from torch.nn import functional
+
+from conviction.data.stream import Place
+
+
+class CurrentPlace:
+    """Which images of a batch are this process's in the step that goes on; the trainer says so, layers ask."""
+
+    now: Place
+
+
+def share_layers(network: nn.Module, place: CurrentPlace) -> None:
+    """Replace each layer that needs the whole batch; names, weights and buffers stay."""
+    for parent in list(network.modules()):
+        for name, layer in parent.named_children():
+            # Not what is derived from them, and may compute something else.
+            if type(layer) is nn.BatchNorm1d or type(layer) is nn.BatchNorm2d:
+                setattr(parent, name, SharedBatchNorm(layer))
+            elif type(layer) is nn.Dropout:
+                setattr(parent, name, SharedDropout(layer, place))
+
+
+class SharedDropout(nn.Module):
+    """Dropout that draws for the whole batch, and takes its own images' part of it.
+
+    On the CPU these are the draws of a single process; a GPU's own dropout draws otherwise.
+    """
+
+    def __init__(self, dropout: nn.Dropout, place: CurrentPlace) -> None:
+        super().__init__()
+        self.p = dropout.p
+        self.training = dropout.training
+        self._place = place
+
+    def forward(self, values: Float[Tensor, "B ..."]) -> Float[Tensor, "B ..."]:
+        """The values, or in training those that are kept, enlarged by as much as is dropped."""
+        if not self.training or self.p == 0:
+            return values
+        place = self._place.now
+        # As torch draws it, in the values' own memory layout, of which the batch is the outermost part.
+        strides = (values.shape[1:].numel(), *values.stride()[1:])
+        noise = values.new_empty_strided((place.num_images, *values.shape[1:]), strides)
+        return values * noise.bernoulli_(1 - self.p).div_(1 - self.p)[place.part]
+
+
+class SharedBatchNorm(nn.modules.batchnorm._BatchNorm):
+    """Batch normalisation by the mean and variance over the images of all processes.
+
+    torch's own `SyncBatchNorm` refuses tensors on the CPU.
+    """
+
+    running_mean: Tensor
+    running_var: Tensor
+    num_batches_tracked: Tensor
+
+    def __init__(self, norm: nn.BatchNorm1d | nn.BatchNorm2d) -> None:
+        super().__init__(norm.num_features, norm.eps, norm.momentum)
+        assert norm.affine
+        assert norm.track_running_stats
+        self.weight, self.bias = norm.weight, norm.bias
+        for name, buffer in norm.named_buffers():
+            setattr(self, name, buffer)
+        self.train(norm.training)
+
+    def _check_input_dim(self, input: Tensor) -> None:
+        """Of any number of dimensions."""
+
+    def forward(self, values: Float[Tensor, "B C ..."]) -> Float[Tensor, "B C ..."]:
+        """Each channel with mean 0 and variance 1 over the batch, then scaled and shifted."""
+        if not self.training:
+            return super().forward(values)
+        normalized: Tensor
+        normalized, mean_C, var_C, count = _Normalize.apply(values, self.weight, self.bias, self.eps)
+        self.num_batches_tracked.add_(1)
+        rate = 1 / float(self.num_batches_tracked) if self.momentum is None else self.momentum
+        with torch.no_grad():
+            self.running_mean.lerp_(mean_C, rate)
+            self.running_var.lerp_(var_C * (count / (count - 1)), rate)
+        return normalized
+
+
+class _Normalize(torch.autograd.Function):
+    """Normalised values, and the mean, the variance and the number of values a channel that they rest on.
+
+    With n values of a channel in all processes, x̂ the normalised ones and g the gradient of the output,
+    dx = weight / deviation · (g − Σg / n − x̂ · Σ(g·x̂) / n), the sums over all processes.
+    S. Ioffe and C. Szegedy, Batch normalization, 2015, section 3.
+    """
+
+    @staticmethod
+    def forward(
+        context: Any, values: Tensor, weight_C: Tensor, bias_C: Tensor, eps: float
+    ) -> tuple[Tensor, Tensor, Tensor, int]:
+        mean_C, var_C, count = _moments_over_all(values)
+        if count == 1:
+            # torch's words, which the run turns into a message that names the setting.
+            raise ValueError("Expected more than 1 value per channel when training")
+        context.save_for_backward(values, weight_C, mean_C, var_C)
+        context.mark_non_differentiable(mean_C, var_C)
+        context.eps, context.count = eps, count
+        # As in evaluation: by moments that are given.
+        normalized = functional.batch_norm(values, mean_C, var_C, weight_C, bias_C, False, 0.0, eps)
+        return normalized, mean_C, var_C, count
+
+    @staticmethod
+    def backward(context: Any, grad: Tensor, *_: Any) -> tuple[Tensor, Tensor, Tensor, None]:
+        values, weight_C, mean_C, var_C = context.saved_tensors
+        fixed, eps = (mean_C, var_C, None, None, False), context.eps
+        if len(values):
+            # The first term of dx, Σ(g·x̂) and Σg.
+            grad_values, slope_C, shift_C = torch.ops.aten.native_batch_norm_backward(
+                grad, values, weight_C, *fixed, eps, [True, True, True]
+            )
+        else:
+            grad_values, slope_C, shift_C = grad, torch.zeros_like(weight_C), torch.zeros_like(weight_C)
+        sums_2C = torch.stack([slope_C, shift_C])
+        distributed.all_reduce(sums_2C)
+        channels = (1, -1, *(1 for _ in values.shape[2:]))
+        scale_C = (var_C + eps).rsqrt()
+        slope, shift = ((sums_2C / context.count) * scale_C * weight_C).view(2, *channels)
+        change = torch.addcmul(shift, values - mean_C.view(channels), slope * scale_C.view(channels))
+        return (grad_values - change).to(values.dtype), slope_C, shift_C, None
+
+
+def _moments_over_all(values: Tensor) -> tuple[Float[Tensor, " C"], Float[Tensor, " C"], int]:
+    """Mean, variance and number of values of each channel, over all processes.
+
+    T. Chan et al., Updating formulae and a pairwise algorithm for computing sample variances, 1979.
+    """
+    num_channels = values.shape[1]
+    own = torch.zeros(3, num_channels, dtype=torch.float64, device=values.device)
+    if len(values):
+        zeros = torch.zeros(num_channels, device=values.device)
+        # Given float32 to change, though by nothing, torch computes in it whatever the values' type.
+        mean_C, var_C = torch.batch_norm_update_stats(values, zeros, zeros.clone(), 0.0)
+        own[0], own[1], own[2] = values.numel() // num_channels, mean_C, var_C
+    of_all = [torch.empty_like(own) for _ in range(distributed.get_world_size())]
+    distributed.all_gather(of_all, own)
+    count_PC, mean_PC, var_PC = torch.stack(of_all, dim=1)
+    count_C = count_PC.sum(dim=0)
+    mean_C = (count_PC * mean_PC).sum(dim=0) / count_C
+    var_C = (count_PC * (var_PC + (mean_PC - mean_C) ** 2)).sum(dim=0) / count_C
+    return mean_C.float(), var_C.float(), int(count_C[0])

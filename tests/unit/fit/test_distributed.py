@@ -1,0 +1,136 @@
+"""What several processes compute is what one computes, but for rounding."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+import share_driver
+from conviction.data.stream import Place, Share
+from conviction.fit.distributed import own_batches
+from conviction.fit.shared_layers import CurrentPlace, SharedDropout
+from small_training import stream
+
+FLOAT32 = [name for name, scenario in share_driver.SCENARIOS.items() if "precision" not in scenario]
+
+
+@pytest.fixture(scope="module")
+def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, int, int], Any]:
+    """What came of each scenario, by name, number of processes and rank."""
+    folder = tmp_path_factory.mktemp("shares")
+    driver = Path(share_driver.__file__)
+    done = subprocess.run(
+        [sys.executable, str(driver), "1,2,3", str(folder)], capture_output=True, text=True, timeout=250, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    found = {}
+    for path in folder.iterdir():
+        name, num_processes, rank = path.stem.split("-")
+        found[name, int(num_processes), int(rank)] = torch.load(path)
+    return found
+
+
+def largest_difference(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> float:
+    assert list(first) == list(second)
+    return max(float((first[name].double() - second[name].double()).abs().max()) for name in first)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("num_processes", [2, 3])
+@pytest.mark.parametrize("name", FLOAT32)
+def test_gradients_are_those_of_one_process(outcomes: Any, name: str, num_processes: int) -> None:
+    alone, shared = outcomes[name, 1, 0], outcomes[name, num_processes, 0]
+    assert max(float(gradient.abs().max()) for gradient in alone["gradients"].values()) > 0.05
+    assert largest_difference(alone["gradients"], shared["gradients"]) < 1e-6
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("num_processes", [2, 3])
+@pytest.mark.parametrize("name", FLOAT32)
+def test_two_epochs_end_with_the_same_weights_statistics_and_figures(
+    outcomes: Any, name: str, num_processes: int
+) -> None:
+    """Among them: a last batch of 2 images for 3 processes, and one of 50 where batches have 49."""
+    alone, shared = outcomes[name, 1, 0], outcomes[name, num_processes, 0]
+    # Names too: running statistics are among them, and no `module.` stands before them.
+    assert largest_difference(alone["weights"], shared["weights"]) < 3e-6
+    for first, second in zip(alone["records"], shared["records"], strict=True):
+        for split in ("train", "validation", "train_fixed"):
+            if first[split] is None:
+                assert second[split] is None
+                continue
+            assert second[split]["count"] == first[split]["count"]
+            assert second[split]["accuracy"] == first[split]["accuracy"]
+            assert second[split]["loss"] == pytest.approx(first[split]["loss"], abs=2e-6)
+
+
+@pytest.mark.slow
+def test_bfloat16_agrees_as_far_as_it_is_exact(outcomes: Any) -> None:
+    alone, shared = outcomes["bfloat16", 1, 0], outcomes["bfloat16", 2, 0]
+    largest = max(float(gradient.abs().max()) for gradient in alone["gradients"].values())
+    # Of 8 bits of a significand, a few are lost on the way through three layers.
+    assert largest_difference(alone["gradients"], shared["gradients"]) < largest / 2**5
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", list(share_driver.SCENARIOS))
+def test_all_processes_end_with_the_same_bits(outcomes: Any, name: str) -> None:
+    first = outcomes[name, 3, 0]
+    for rank in (1, 2):
+        other = outcomes[name, 3, rank]
+        assert largest_difference(first["weights"], other["weights"]) == 0
+        assert other["records"] == first["records"]
+
+
+@settings(deadline=None)
+@given(num_images=st.integers(0, 300), num_processes=st.integers(1, 20))
+def test_shares_are_consecutive_and_even(num_images: int, num_processes: int) -> None:
+    parts = [Share(rank, num_processes).of(num_images) for rank in range(num_processes)]
+    assert [number for part in parts for number in range(num_images)[part]] == list(range(num_images))
+    sizes = [part.stop - part.start for part in parts]
+    assert max(sizes) - min(sizes) <= 1
+
+
+# Batches of predictions have four images or more.
+@settings(deadline=None)
+@given(num_rows=st.integers(1, 60), batch_size=st.integers(4, 20), num_processes=st.integers(1, 6))
+def test_predicted_batches_are_those_of_one_process(num_rows: int, batch_size: int, num_processes: int) -> None:
+    whole = stream(np.arange(num_rows), batch_size)
+    parts = [own_batches(whole, Share(rank, num_processes)) for rank in range(num_processes)]
+    sizes = [len(batch.labels) for part in parts if len(part) for batch in part.in_order()]
+    assert sizes == [len(batch.labels) for batch in whole.in_order()]
+    assert np.concatenate([part.rows for part in parts]).tolist() == list(range(num_rows))
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_dropout_draws_what_torch_draws_for_the_whole_batch(layout: torch.memory_format) -> None:
+    values = torch.rand(7, 3, 5, 4).to(memory_format=layout)
+    torch.manual_seed(0)
+    expected = nn.Dropout(0.4)(values)
+    following = torch.rand(1)
+    for share in (Share(rank, 3) for rank in range(3)):
+        place = CurrentPlace()
+        place.now = Place(share.of(7), 7)
+        torch.manual_seed(0)
+        assert torch.equal(SharedDropout(nn.Dropout(0.4), place)(values[share.of(7)]), expected[share.of(7)])
+        assert torch.equal(torch.rand(1), following)
+
+
+def test_dropout_of_no_images_draws_as_much() -> None:
+    values, place = torch.rand(7, 3), CurrentPlace()
+    place.now = Place(slice(0, 0), 7)
+    following = []
+    for dropout, seen in ((nn.Dropout(0.4), values), (SharedDropout(nn.Dropout(0.4), place), values[:0])):
+        torch.manual_seed(0)
+        assert dropout(seen).shape == seen.shape
+        following.append(torch.rand(1))
+    assert torch.equal(*following)
