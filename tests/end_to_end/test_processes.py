@@ -27,7 +27,7 @@ augment: [{name: random_crop, padding_px: 1}, {name: brightness, p: 0.3}]
 network: {preset: digits, dense: [{units: 64, dropout: 0.4, normalization: batch}]}
 optimizer: {name: nadam, learning_rate: 0.003}
 schedule: {name: plateau, patience_epochs: 0, warmup_epochs: 1.5}
-fit: {epochs: 6, batch_size: 100, gradient_clip_norm: 1.0, precision: float32, threads: 2}
+fit: {epochs: 4, batch_size: 100, gradient_clip_norm: 1.0, precision: float32, threads: 2}
 """
 
 
@@ -163,8 +163,11 @@ def test_what_diverges_everywhere_is_said_once(recipe: Path, tmp_path: Path) -> 
 
 @pytest.mark.slow
 def test_a_full_disk_stops_all_processes_with_one_message(recipe: Path, tmp_path: Path) -> None:
-    mount(tmp_path / "runs", "size=600k")
-    done = conviction("train", recipe, "--processes", 2, "--set", "network=perceptron", "--json")
+    place = mount(tmp_path / "runs", "size=600k")
+    try:
+        done = conviction("train", recipe, "--processes", 2, "--set", "network=perceptron", "--json")
+    finally:
+        subprocess.run(["umount", str(place)], check=True)
     assert done.code == 2
     assert done.json["error"]["kind"] == "storage"
     assert "the disk is full" in done.json["error"]["message"]
