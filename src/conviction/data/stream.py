@@ -40,8 +40,8 @@ class Place:
 class Draw:
     """The occasion on which a batch is augmented: where its random numbers come from, the epoch, its rows, the seed.
 
-    `generator` is each epoch's own; `seed` is the run's, for what holds through all of its epochs. Draws are for all rows
-    of the batch; `part` says which of them the images at hand are, where they are not all.
+    `generator` is each epoch's own; `seed` is the run's, for what holds through all of its epochs. Draws are for all
+    rows of the batch; `part` says which of them the images at hand are, where they are not all.
     """
 
     generator: Generator
