@@ -46,6 +46,7 @@ bench: setup ## Measure speed and memory on this machine
 	@$(BIN)/python benchmarks/augmentation.py
 	@$(BIN)/python benchmarks/start_and_epoch.py
 	@$(BIN)/python benchmarks/large_pictures.py
+	@$(BIN)/python benchmarks/frozen_head.py
 	@$(BIN)/python benchmarks/share_of_ceiling.py
 	@$(MAKE) --no-print-directory bench-peers
 

@@ -15,8 +15,10 @@ from conviction.nets.block import num_parameters
 
 INPUT_SHAPE = (3, 32, 32)
 NUM_CLASSES = 7
+# Settings of the entries that have some without a default.
+NEEDED = {"torchvision": {"model": "shufflenet_v2_x0_5"}}
 CONFIGS = {
-    **{entry.name: entry.config() for entry in NETWORKS},
+    **{entry.name: entry.config.model_validate(NEEDED.get(entry.name, {})) for entry in NETWORKS},
     **{name: NETWORKS["blocks"].config.model_validate(expand_preset(name)) for name in PRESETS},
 }
 

@@ -67,11 +67,12 @@ class OneOf:
 
     The union is built from the registry when the recipe's schema is, so that a new entry needs no second list.
     A bare string stands for the entry of that name with every setting left as it is; `shorthands` are further strings,
-    which a validator of the field's own spells out.
+    and those that match `pattern`, which a validator of the field's own spells out.
     """
 
     registry: Registry[Any]
     shorthands: tuple[str, ...] = ()
+    pattern: str | None = None
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         choices: dict[Any, CoreSchema] = {entry.name: handler.generate_schema(entry.config) for entry in self.registry}
@@ -79,7 +80,8 @@ class OneOf:
         return core_schema.no_info_before_validator_function(_spell_out, union)
 
     def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
-        return {"anyOf": [{"enum": [*self.registry.names(), *self.shorthands]}, handler(schema)]}
+        matching = [] if self.pattern is None else [{"type": "string", "pattern": self.pattern}]
+        return {"anyOf": [{"enum": [*self.registry.names(), *self.shorthands]}, *matching, handler(schema)]}
 
 
 def _spell_out(value: object) -> object:

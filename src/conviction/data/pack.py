@@ -26,7 +26,7 @@ from conviction.core.files import locked, make_folder, write_text
 from conviction.core.records import SplitName
 from conviction.data.decode import DecodeSettings, UnreadablePicture, as_array, decode
 from conviction.data.in_order import in_order
-from conviction.data.resident import read_rows, release, rows_at_once
+from conviction.data.resident import allocate_rows, read_rows, release, rows_at_once
 from conviction.data.source.base import Content, Entry, Source, SourceConfig, open_source, refuse_faults
 from conviction.data.source.locate import cache_folder
 
@@ -250,7 +250,7 @@ def _decode_all(
             faults[name] = reason
         else:
             if images is None:
-                images = _allocate(path, (len(entries), *array.shape))
+                images = allocate_rows(path, (len(entries), *array.shape), np.uint8)
             if array.shape == images.shape[1:]:
                 images[rows[name]] = array
                 if done % rows_at_once(images) == 0:
@@ -288,17 +288,6 @@ def _decoded(
         warnings.simplefilter("ignore")
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         yield from in_order(one, contents)
-
-
-def _allocate(path: Path, shape: tuple[int, ...]) -> np.memmap:
-    """A new array on disk whose room is reserved first: writing to a full disk through a map would kill the process."""
-    num_bytes = int(np.prod(shape, dtype=np.int64))
-    with storage_faults(path, way_out=f" ({num_bytes:,} bytes are needed; CONVICTION_CACHE names the folder)"):
-        images = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape)
-        if hasattr(os, "posix_fallocate"):
-            with path.open("r+b") as file:
-                os.posix_fallocate(file.fileno(), 0, os.fstat(file.fileno()).st_size)
-    return images
 
 
 def _content_digest(images: np.ndarray, labels: np.ndarray, splits: np.ndarray, classes: Sequence[str]) -> str:

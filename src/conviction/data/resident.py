@@ -7,8 +7,9 @@ import os
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import DTypeLike
 
-from conviction.core.errors import DataError
+from conviction.core.errors import DataError, storage_faults
 from conviction.core.shares import in_shares
 
 # A map that is smaller than this may stay in memory as a whole: CIFAR-10 takes 184 MB.
@@ -18,6 +19,20 @@ _CHUNK_BYTES = 1 << 24
 _LARGE_ROW_BYTES = 1 << 16
 # Sums of squares over so many pictures fit 32 bits: 255² · 256 < 2³².
 _MOST_ROWS = 256
+
+
+def allocate_rows(path: Path, shape: tuple[int, ...], dtype: DTypeLike) -> np.memmap:
+    """A new array on disk whose room is reserved first: writing to a full disk through a map would kill the process.
+
+    Raises: StorageError.
+    """
+    num_bytes = int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize
+    with storage_faults(path, way_out=f" ({num_bytes:,} bytes are needed; CONVICTION_CACHE names the folder)"):
+        rows = np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape)
+        if hasattr(os, "posix_fallocate"):
+            with path.open("r+b") as file:
+                os.posix_fallocate(file.fileno(), 0, os.fstat(file.fileno()).st_size)
+    return rows
 
 
 def read_rows(images: np.ndarray, rows: np.ndarray | slice) -> np.ndarray:

@@ -112,7 +112,7 @@ def load_checkpoint(path: Path, network: nn.Module, optimizer: Optimizer) -> dic
     Raises: RunError where the file is damaged or belongs to another network or optimiser.
     """
     tensors, about = load_tensors(path)
-    _fill(network, {name.removeprefix(_NETWORK): t for name, t in tensors.items() if name.startswith(_NETWORK)}, path)
+    _fill(network, _of_network(tensors), path)
     state: dict[int, dict[str, Any]] = {}
     for key, tensor in tensors.items():
         if key.startswith(_OPTIMIZER):
@@ -130,6 +130,18 @@ def load_checkpoint(path: Path, network: nn.Module, optimizer: Optimizer) -> dic
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise RunError(f"{path} does not fit this optimiser: {error}.") from error
     return progress
+
+
+def load_checkpoint_weights(path: Path, network: nn.Module) -> None:
+    """Fill a network alone with a checkpoint's weights.
+
+    Raises: RunError where the file is damaged or belongs to another network.
+    """
+    _fill(network, _of_network(load_tensors(path)[0]), path)
+
+
+def _of_network(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removeprefix(_NETWORK): t for name, t in tensors.items() if name.startswith(_NETWORK)}
 
 
 def _restore_layout(optimizer: Optimizer) -> None:

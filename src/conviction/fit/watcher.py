@@ -11,6 +11,9 @@ class Watcher:
     def packing(self, num_done: int, num_pictures: int) -> None:
         """Pictures are being decoded into the cache."""
 
+    def stage(self, name: str, num_done: int, total: int) -> None:
+        """Work before the training goes on."""
+
     def started(self, summary: RunSummary, num_epochs: int, folder: str) -> None:
         """The training begins, or goes on after `summary.epochs` epochs."""
 

@@ -14,6 +14,7 @@ from conviction.core.config import Config
 from conviction.core.errors import ConfigError
 from conviction.core.registry import Registry
 from conviction.nets.algebra import conv_output, pool_output
+from conviction.nets.freezing import freeze
 from conviction.nets.layer import (
     ACTIVATIONS,
     DENSE_NORMALIZATIONS,
@@ -31,9 +32,20 @@ Probability = Annotated[float, Field(ge=0, lt=1)]
 
 
 class NetworkConfig(Config):
-    """Base of the network families' settings."""
+    """Base of the network families' settings: what a network begins with, and what of it stays as it is."""
 
     name: str
+    weights: str | None = Field(
+        None, description="A file of weights to begin with, .pth or .safetensors; null: weights are drawn"
+    )
+    weights_sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None = Field(
+        None, description="The SHA-256 that the file must have; a run records it"
+    )
+    freeze: Annotated[int, Field(ge=1)] | Annotated[str, Field(min_length=1)] | None = Field(
+        None,
+        description="Layers that stay as they are: `all_but_head`, all up to the layer of this name, or a number of "
+        "blocks",
+    )
 
 
 class PoolingConfig(Config):
@@ -124,9 +136,14 @@ NETWORKS: Registry[Callable[[NetworkConfig, tuple[int, int, int], int], nn.Modul
 def build_network(config: NetworkConfig, input_shape: tuple[int, int, int], num_classes: int) -> nn.Module:
     """The network for images of `input_shape` (C, H, W), its weights drawn from torch's default generator.
 
-    Raises: ConfigError where the images are too small; it names the layer.
+    What the settings freeze is frozen; `weights` are not read: see `load_starting_weights`.
+
+    Raises: ConfigError where the images are too small, or there is no such layer to freeze; it names the layer.
     """
-    return NETWORKS[config.name].build(config, input_shape, num_classes)
+    network = NETWORKS[config.name].build(config, input_shape, num_classes)
+    if config.freeze is not None:
+        freeze(network, config.freeze)
+    return network
 
 
 @NETWORKS.register("blocks", BlocksConfig, "Blocks of convolutions, dense layers, a classifier; all sizes free")
@@ -249,7 +266,7 @@ def _build_dense(config: DenseConfig, num_features: int) -> nn.Sequential:
 
 
 def num_parameters(network: nn.Module) -> int:
-    """All numbers that training can change."""
+    """All weights and biases, frozen ones too."""
     return sum(parameter.numel() for parameter in network.parameters())
 
 

@@ -29,18 +29,29 @@ def build_torchvision(name: str, num_classes: int | None = None) -> tuple[nn.Mod
 
     Raises: UnknownName.
     """
+    name = as_registered(name)
+    from torchvision import models
+
+    settings = torchvision_settings(name) | ({} if num_classes is None else {"num_classes": num_classes})
+    network = on_meta(lambda: models.get_model(name, weights=None, **settings))
+    published = models.get_model_weights(name).DEFAULT.transforms().crop_size[0]
+    return network, int(getattr(network, "image_size", published))
+
+
+def as_registered(name: str) -> str:
+    """The name of a classification model as torchvision lists it. Raises: UnknownName."""
     with compiler_left_out():
         from torchvision import models
 
     known = models.list_models(module=models)
-    if name not in known:
+    if name.lower() not in known:
         raise UnknownName("torchvision model", name, known)
-    settings: dict[str, Any] = {} if num_classes is None else {"num_classes": num_classes}
-    if name in ("googlenet", "inception_v3"):
-        settings["init_weights"] = False
-    network = on_meta(lambda: models.get_model(name, weights=None, **settings))
-    published = models.get_model_weights(name).DEFAULT.transforms().crop_size[0]
-    return network, int(getattr(network, "image_size", published))
+    return name.lower()
+
+
+def torchvision_settings(name: str) -> dict[str, Any]:
+    """What a model's builder needs to be told. Two draw their weights slowly, and warn where they are not asked to."""
+    return {"init_weights": False} if name in ("googlenet", "inception_v3") else {}
 
 
 def build_from_file(reference: str, num_classes: int | None = None) -> nn.Module:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from conviction.core.errors import UnknownName
 from conviction.nets.block import NETWORKS, BlockConfig, BlocksConfig, DenseConfig, PoolingConfig, Stage
+from conviction.nets.named import TORCHVISION, as_registered
 
 _POOL_FIRST: tuple[Stage, ...] = ("convolution", "normalization", "pooling", "activation", "dropout")
 
@@ -115,19 +116,30 @@ def network_names() -> list[str]:
 def expand_preset(value: object) -> object:
     """A preset's name, or a mapping with a `preset` key, written out; keys beside `preset` replace the preset's own.
 
-    A mapping without a `name` describes blocks.
+    A mapping without a `name` describes blocks. `torchvision:NAME` names a model of that family.
 
     Raises: UnknownName.
     """
     if isinstance(value, str):
-        value = {"name": value} if value in NETWORKS.names() else {"preset": value}
+        is_family = value in NETWORKS.names() or value.startswith(TORCHVISION)
+        value = {"name": value} if is_family else {"preset": value}
     if not isinstance(value, Mapping):
         return value
+    if isinstance(value.get("name"), str) and value["name"].startswith(TORCHVISION):
+        return {**value, "name": "torchvision", "model": value["name"].removeprefix(TORCHVISION)}
     if isinstance(value.get("name"), str) and value["name"] in PRESETS:
         value = {**value, "name": "blocks", "preset": value["name"]}
     if value.get("preset") is None:
-        return {"name": "blocks", **value}
+        return {"name": "torchvision" if "model" in value else "blocks", **value}
     name = value["preset"]
     if not isinstance(name, str) or name not in PRESETS:
-        raise UnknownName("network", str(name), network_names())
+        raise UnknownName("network", str(name), [*network_names(), *_of_torchvision(str(name))])
     return {**PRESETS[name].config.model_dump(mode="json"), **value}
+
+
+def _of_torchvision(name: str) -> list[str]:
+    """The model of torchvision that has this name, as it is to be written; none where there is no such model."""
+    try:
+        return [f"{TORCHVISION}{as_registered(name)}"]
+    except UnknownName:
+        return []

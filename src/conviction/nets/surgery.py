@@ -9,16 +9,14 @@ Source: J. Long, E. Shelhamer, T. Darrell, Fully convolutional networks for sema
 from __future__ import annotations
 
 import copy
-from collections import OrderedDict
-from typing import Any
 
 import torch
-from torch import Tensor, fx, nn
+from torch import fx, nn
 
 from conviction.core.errors import ConfigError
-from conviction.nets.block import BlockNetwork
 from conviction.nets.dispatch import MetaMode, compiler_left_out
 from conviction.nets.field import AXES
+from conviction.nets.graph import Shapes, in_a_row
 from conviction.nets.inspection import as_meta
 from conviction.nets.misfit import first_line
 from conviction.nets.sliding import make_sliding
@@ -81,15 +79,7 @@ def map_stride(sliding: nn.Module, input_shape: tuple[int, int, int]) -> tuple[i
 def _followed(network: nn.Module) -> fx.GraphModule:
     """A copy of the network as a graph of its operations."""
     # What torch.compile gives holds the network itself.
-    copied = copy.deepcopy(getattr(network, "_orig_mod", network)).eval()
-    if isinstance(copied, BlockNetwork):
-        # The same layers in a row, as its `forward` calls them.
-        parts = OrderedDict(copied.named_children())
-        copied = nn.Sequential(
-            OrderedDict(
-                blocks=parts["blocks"], flatten=nn.Flatten(), dense=parts["dense"], classifier=parts["classifier"]
-            )
-        )
+    copied = in_a_row(copy.deepcopy(getattr(network, "_orig_mod", network)).eval())
     try:
         return fx.symbolic_trace(copied)
     except Exception as error:  # the user's own code may raise anything
@@ -100,24 +90,9 @@ def _followed(network: nn.Module) -> fx.GraphModule:
         ) from error
 
 
-class _Shapes(fx.Interpreter):
-    """Runs a graph and writes down what sizes its values have."""
-
-    def __init__(self, module: fx.GraphModule) -> None:
-        super().__init__(module)
-        self.of: dict[str, tuple[int, ...]] = {}
-
-    def run_node(self, n: fx.Node) -> Any:
-        """One operation."""
-        result = super().run_node(n)
-        if isinstance(result, Tensor):
-            self.of[n.name] = tuple(result.shape)
-        return result
-
-
 def _planned_shapes(sliding: fx.GraphModule, input_shape: tuple[int, int, int]) -> dict[str, tuple[int, ...]]:
     """The sizes of all values on the planned pictures, by the names of their operations."""
-    shapes = _Shapes(as_meta(sliding))  # type: ignore[arg-type]
+    shapes = Shapes(as_meta(sliding))  # type: ignore[arg-type]
     try:
         with torch.no_grad(), MetaMode():
             shapes.run(torch.empty((2, *input_shape), device="meta", dtype=dtype_of(sliding)))

@@ -15,7 +15,7 @@ from conviction.run.fastest import settle
 from conviction.run.faults import training_faults
 from conviction.run.prepared import Machine, prepare
 from conviction.run.recipe import Recipe
-from conviction.run.training import build_trainer
+from conviction.run.starting import build_trainer
 
 _WARMUP_STEPS = 5
 _LEAST_STEPS, _LONGEST_S = 8, 6.0

@@ -23,6 +23,7 @@ from conviction.fit.progressive import SizeStep
 from conviction.fit.schedule import SCHEDULES, ConstantConfig, ScheduleConfig
 from conviction.fit.stopping import StoppingConfig
 from conviction.nets import NETWORKS, PRESETS, NetworkConfig, expand_preset
+from conviction.nets.named import TORCHVISION
 from conviction.predict import ONE_VIEW, ViewsConfig
 from conviction.recipes import recipe_names, recipe_text
 
@@ -31,6 +32,7 @@ RECIPE_FORMAT = 1
 TEXT_KEYS = frozenset(
     {
         *("name", "description", "data.path", "split.file"),
+        *("network.weights", "network.weights_sha256", "network.model"),
         *(f"data.{part}_column" for part in ("file", "image", "label", "split", "group")),
     }
 )
@@ -56,6 +58,16 @@ class FitConfig(Config):
     measure_train_fixed: bool = Field(
         False, description="After each epoch, measure the training split on fixed weights too"
     )
+    cache_frozen: bool = Field(
+        True, description="Keep in the cache folder what frozen layers make of each picture, where that stays the same"
+    )
+    fixed_views: int | None = Field(
+        None,
+        ge=1,
+        le=10_000,
+        description="With frozen layers: so many augmented views of each training picture are drawn once, and the "
+        "epochs take turns with them; null: a new view in each epoch",
+    )
 
 
 class Recipe(Config):
@@ -69,7 +81,11 @@ class Recipe(Config):
     split: SplitConfig = SplitConfig()
     standardize: Annotated[StandardizeConfig, OneOf(STANDARDIZATIONS)] = ChannelConfig()
     augment: tuple[Annotated[AugmentConfig, OneOf(AUGMENTATIONS)], ...] = ()
-    network: Annotated[NetworkConfig, OneOf(NETWORKS, shorthands=tuple(PRESETS)), BeforeValidator(expand_preset)]
+    network: Annotated[
+        NetworkConfig,
+        OneOf(NETWORKS, shorthands=tuple(PRESETS), pattern=f"^{TORCHVISION}"),
+        BeforeValidator(expand_preset),
+    ]
     loss: Annotated[LossConfig, OneOf(LOSSES)] = CrossEntropyConfig()
     optimizer: Annotated[OptimizerConfig, OneOf(OPTIMIZERS)] = SgdConfig()
     schedule: Annotated[ScheduleConfig, OneOf(SCHEDULES)] = ConstantConfig()
@@ -89,6 +105,12 @@ class Recipe(Config):
             raise ValueError(
                 "of the epochs, some must be left for whole pictures: `fit.progressive_sizes` takes "
                 f"{small} of {self.fit.epochs}."
+            )
+        is_fixed = self.network.freeze and self.fit.cache_frozen and not self.fit.progressive_sizes
+        if self.fit.fixed_views is not None and not (self.augment and is_fixed):
+            raise ValueError(
+                "fit.fixed_views is for frozen layers whose pictures are augmented: set network.freeze and augment, "
+                "and leave fit.cache_frozen true and fit.progressive_sizes empty."
             )
         return self
 

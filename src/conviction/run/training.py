@@ -18,7 +18,6 @@ from typing import Any
 
 from torch import nn
 
-from conviction.core import rng
 from conviction.core.environment import check_torch_and_torchvision, describe_environment
 from conviction.core.errors import ConvictionError, LedgerError, RunError, TrainingDiverged
 from conviction.core.files import write_json, write_text
@@ -35,15 +34,11 @@ from conviction.fit.checkpoint import (
 )
 from conviction.fit.distributed import SharedTrainer
 from conviction.fit.loop import Trainer
-from conviction.fit.loss import build_loss
-from conviction.fit.optimizer import build_optimizer
-from conviction.fit.progressive import check_sizes
-from conviction.fit.schedule import Span, build_schedule
 from conviction.fit.stopping import best_of, should_stop
 from conviction.fit.watcher import Watcher
-from conviction.nets import build_network
 from conviction.nets.block import first_layer_filters, num_parameters
 from conviction.report.figure import draw_curves, draw_filters, draw_learning_rate
+from conviction.run.cached_frozen import with_cached_frozen
 from conviction.run.fastest import settle
 from conviction.run.faults import memory_fault, training_faults
 from conviction.run.model import load_standardization, write_model
@@ -57,6 +52,7 @@ from conviction.run.processes import (
 )
 from conviction.run.recipe import Recipe, load_recipe
 from conviction.run.saved import Run
+from conviction.run.starting import build_trainer, network_of_checkpoint, network_to_begin_with, with_weights_digest
 
 
 def train(
@@ -80,20 +76,21 @@ def train(
     """
     check_torch_and_torchvision()
     watcher = watcher or Watcher()
-    resolved = _with_whole_path(load_recipe(recipe, overrides))
+    resolved = with_weights_digest(_with_whole_path(load_recipe(recipe, overrides)))
     machine = Machine.for_recipe(resolved)
     machine = dataclasses.replace(machine, num_processes=choose_num_processes(processes, machine))
     home = Path(home or runs_home())
     with training_faults(resolved):
         prepared = settle(prepare(resolved, machine, watcher.packing), build_trainer, watcher.note)
         check_batches_suffice(prepared)
-        trainer = build_trainer(prepared)
+        network = network_to_begin_with(prepared, watcher)
+        trainer = with_cached_frozen(build_trainer(prepared, network), prepared, watcher)
         folder = create_run_folder(home, resolved.name)
         with folder.held():
             ledger = _open_ledger(folder, home, ledger_url)
-            summary = _describe(folder, prepared, trainer.network)
-            _write_beginnings(folder, prepared, trainer.network, summary)
-            Training(folder, prepared, trainer, ledger, watcher, summary).run_as_asked(ledger_url)
+            summary = _describe(folder, prepared, network)
+            _write_beginnings(folder, prepared, network, summary)
+            Training(folder, prepared, (network, trainer), ledger, watcher, summary).run_as_asked(ledger_url)
     return Run(folder, ledger_url)
 
 
@@ -136,21 +133,42 @@ def resume(
         if chosen != summary.num_processes:
             watcher.note(describe_another_number(summary.num_processes, chosen))
             summary = dataclasses.replace(summary, num_processes=chosen)
+        network = network_to_go_on_with(folder, prepared, watcher)
+        trainer = with_cached_frozen(build_trainer(prepared, network), prepared, watcher)
         ledger = Ledger.beside(folder.path.resolve().parent, ledger_url)
-        training = Training(folder, prepared, build_trainer(prepared), ledger, watcher, summary)
+        training = Training(folder, prepared, (network, trainer), ledger, watcher, summary)
         training.restore()
         training.run_as_asked(ledger_url)
     return Run(folder, ledger_url)
 
 
+def network_to_go_on_with(folder: RunFolder, prepared: Prepared, watcher: Watcher) -> nn.Module:
+    """The network of the last checkpoint, or where there is none yet, of the beginning. Raises: RunError."""
+    if not folder.checkpoint.exists():
+        return network_to_begin_with(prepared, watcher)
+    try:
+        return network_of_checkpoint(prepared, folder.checkpoint, watcher)
+    except RunError as error:
+        raise _cannot_go_on(error) from error
+
+
+def _cannot_go_on(error: RunError) -> RunError:
+    return RunError(
+        f"{error} This run cannot go on, but the weights of its best epoch, best.safetensors, are another file."
+    )
+
+
 class Training:
-    """One process's work on one run folder."""
+    """One process's work on one run folder.
+
+    The trainer's network may be a part of the whole one, which is what is saved.
+    """
 
     def __init__(
         self,
         folder: RunFolder,
         prepared: Prepared,
-        trainer: Trainer,
+        learning: tuple[nn.Module, Trainer],
         ledger: Ledger,
         watcher: Watcher,
         summary: RunSummary,
@@ -158,7 +176,7 @@ class Training:
         self._folder = folder
         self._recipe = prepared.recipe
         self._prepared = prepared
-        self._trainer = trainer
+        self._network, self._trainer = learning
         self._ledger = ledger
         self._watcher = watcher
         self._summary = dataclasses.replace(summary, status="running", message="")
@@ -171,11 +189,9 @@ class Training:
         if not self._folder.checkpoint.exists():
             return
         try:
-            progress = load_checkpoint(self._folder.checkpoint, self._trainer.network, self._trainer.optimizer)
+            progress = load_checkpoint(self._folder.checkpoint, self._network, self._trainer.optimizer)
         except RunError as error:
-            raise RunError(
-                f"{error} This run cannot go on, but the weights of its best epoch, best.safetensors, are another file."
-            ) from error
+            raise _cannot_go_on(error) from error
         try:
             self._history = [from_json(EpochRecord, record) for record in progress["history"]]
             self._timings = [from_json(Timing, timing) for timing in progress["timings"]]
@@ -259,13 +275,13 @@ class Training:
             "timings": [to_json(kept) for kept in self._timings],
             "schedule": self._trainer.schedule.state(),
         }
-        save_checkpoint(self._folder.checkpoint, self._trainer.network, self._trainer.optimizer, progress)
+        save_checkpoint(self._folder.checkpoint, self._network, self._trainer.optimizer, progress)
         is_best = self._publish()
         self._watcher.epoch(record, timing, is_best)
 
     def _publish(self) -> bool:
         """Write everything that follows from the checkpoint; returns whether its epoch is the best so far."""
-        folder, network, last = self._folder, self._trainer.network, self._history[-1]
+        folder, network, last = self._folder, self._network, self._history[-1]
         best = best_of(self._history, self._recipe.stopping.figure)
         is_best = best.epoch == last.epoch
         if is_best:
@@ -331,7 +347,11 @@ class Training:
 
 def _with_whole_path(recipe: Recipe) -> Recipe:
     """The recipe with relative paths made absolute, so that the run can be used from any folder."""
-    named = {"data.path": recipe.data.path, "split.file": recipe.split.file}
+    named = {
+        "data.path": recipe.data.path,
+        "split.file": recipe.split.file,
+        "network.weights": recipe.network.weights,
+    }
     paths = {key: Path(os.path.expanduser(path)) for key, path in named.items() if path}
     whole = {key: str(path.absolute()) for key, path in paths.items() if path.exists()}
     return load_recipe(recipe, whole) if whole else recipe
@@ -344,30 +364,6 @@ def _open_ledger(folder: RunFolder, home: Path, url: str | None) -> Ledger:
     except ConvictionError:
         shutil.rmtree(folder.path, ignore_errors=True)
         raise
-
-
-def build_trainer(prepared: Prepared, share: Share | None = None) -> Trainer:
-    """Network, optimiser and schedule as the seed makes them; with a share, for one of several processes."""
-    recipe, machine = prepared.recipe, prepared.machine
-    with rng.torch_default(recipe.seed, "initialisation"):
-        network = build_network(recipe.network, prepared.input_shape, len(prepared.pack.classes))
-    network = network.to(memory_format=machine.torch_memory_format).to(machine.device)
-    check_sizes(network, prepared.input_shape, recipe.fit.progressive_sizes)
-    training_stream = dataclasses.replace(prepared.training_stream(), share=share)
-    kind = SharedTrainer if share else Trainer
-    return kind(
-        network=network,
-        optimizer=build_optimizer(recipe.optimizer, network),
-        schedule=build_schedule(recipe.schedule, Span(recipe.fit.epochs, training_stream.num_batches)),
-        loss=build_loss(recipe.loss),
-        train=training_stream,
-        validation=prepared.stream(prepared.splits.validation),
-        seed=recipe.seed,
-        precision=machine.precision,
-        gradient_clip_norm=recipe.fit.gradient_clip_norm,
-        measure_train_fixed=recipe.fit.measure_train_fixed,
-        progressive_sizes=recipe.fit.progressive_sizes,
-    )
 
 
 def _describe(folder: RunFolder, prepared: Prepared, network: nn.Module) -> RunSummary:

@@ -23,7 +23,8 @@ from conviction.run.model import load_standardization
 from conviction.run.prepared import Machine, prepare
 from conviction.run.recipe import load_recipe
 from conviction.run.relay import Sender
-from conviction.run.training import Training, build_trainer
+from conviction.run.starting import build_trainer
+from conviction.run.training import Training, network_to_go_on_with
 
 _LOOK_EVERY_S = 0.1
 
@@ -62,10 +63,12 @@ def train_share(folder: RunFolder, job: Job, rank: int, watcher: Watcher) -> Non
         machine = Machine.recorded(folder, recipe, job.num_processes).of_rank(rank)
         prepared = prepare(recipe, machine, standardization=load_standardization(folder))
         with process_group(machine.device) as share:
-            trainer = build_trainer(prepared, share)
+            # What is to be said of it, the process above has said.
+            network = network_to_go_on_with(folder, prepared, Watcher())
+            trainer = build_trainer(prepared, network, share)
             ledger = Ledger.beside(folder.path.parent, job.ledger_url)
             kind = Training if rank == 0 else _Follower
-            training = kind(folder, prepared, trainer, ledger, watcher, summary)
+            training = kind(folder, prepared, (network, trainer), ledger, watcher, summary)
             training.restore()
             training.run()
 

@@ -1,0 +1,98 @@
+"""Batches of what frozen layers make of pictures, in place of the pictures."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Generator, Tensor
+
+from conviction.data.resident import read_rows
+from conviction.data.stream import Batch, Stream
+
+# numpy knows no bfloat16; its bits are kept as whole numbers of the same size.
+BFLOAT16_BITS = np.int16
+MAP_DIMENSIONS = 4
+
+
+@dataclass(frozen=True)
+class Activations:
+    """What frozen layers make of some rows of a pack, a row for each, memory-mapped.
+
+    `values` is (N, H, W, F) for maps of F channels, (N, F) for vectors: `float32`, or the bits of bfloat16. `rows`,
+    ascending, are those of the pack.
+    """
+
+    values: np.ndarray
+    rows: np.ndarray
+
+    def of(self, rows: np.ndarray) -> Float[Tensor, "B ..."]:
+        """The activations of the pack's given rows; maps (B, F, H, W) in the channels-last memory layout."""
+        found = torch.from_numpy(read_rows(self.values, np.searchsorted(self.rows, rows)))
+        if self.values.dtype == BFLOAT16_BITS:
+            found = found.view(torch.bfloat16)
+        return found.permute(0, 3, 1, 2) if found.ndim == MAP_DIMENSIONS else found
+
+
+def as_rows(activations: Float[Tensor, "B ..."]) -> np.ndarray:
+    """Activations as they are kept: see `Activations`."""
+    if activations.ndim == MAP_DIMENSIONS:
+        activations = activations.permute(0, 2, 3, 1)
+    activations = activations.cpu().contiguous()
+    if activations.dtype == torch.bfloat16:
+        return activations.view(torch.int16).numpy()
+    return activations.float().numpy()
+
+
+@dataclass(frozen=True)
+class ActivationBatch(Batch):
+    """`images` are what the frozen layers made of the images."""
+
+    images: Float[Tensor, "B ..."]
+
+
+@dataclass(frozen=True)
+class ActivationStream(Stream):
+    """The pictures of one split as activations, in the same order and the same batches as the stream of pictures.
+
+    `plain` are those of the pictures as they are. Where there are `views`, activations of augmented pictures, shuffled
+    batches take these: picture i shows in epoch e the view number (`first_views[i]` + e) modulo their number.
+    """
+
+    plain: Activations | None = None
+    views: tuple[Activations, ...] = ()
+    first_views: np.ndarray | None = None
+
+    def in_order(self) -> Iterator[Batch]:
+        """Each picture once, unchanged, in the split's order."""
+        assert self.plain is not None
+        for start, end in itertools.pairwise(self._bounds()):
+            yield self._batch(self.rows[start:end], self.plain.of(self.rows[start:end]))
+
+    def shuffled(self, generator: Generator, epoch: int = 1, seed: int = 0) -> Iterator[Batch]:
+        """Each picture once, in random order; generator and epoch decide all of it."""
+        order = torch.randperm(len(self.rows), generator=generator).numpy()
+        for start, end in itertools.pairwise(self._bounds()):
+            chosen = order[start:end]
+            yield self._batch(self.rows[chosen], self._seen(chosen, epoch))
+
+    def _seen(self, chosen: np.ndarray, epoch: int) -> Float[Tensor, "B ..."]:
+        if not self.views:
+            assert self.plain is not None
+            return self.plain.of(self.rows[chosen])
+        assert self.first_views is not None
+        numbers = (self.first_views[chosen] + epoch) % len(self.views)
+        parts = [self.views[number].of(self.rows[chosen[numbers == number]]) for number in np.unique(numbers)]
+        # Back from one view after the other to the order of the batch.
+        order = np.argsort(np.argsort(numbers, kind="stable"), kind="stable")
+        return torch.cat(parts)[torch.from_numpy(order)]
+
+    def _batch(self, rows: np.ndarray, activations: Float[Tensor, "B ..."]) -> Batch:
+        labels = torch.from_numpy(self.labels[rows]).to(self.device)
+        if activations.ndim == MAP_DIMENSIONS:
+            activations = activations.contiguous(memory_format=self.memory_format)
+        return ActivationBatch(activations.to(self.device), labels, labels)

@@ -1,0 +1,218 @@
+"""Frozen layers are computed once: what they make of each picture is kept in the cache folder, and training runs on it.
+
+That holds where the pictures are not augmented, or a fixed number of views of each is drawn once. What is kept is
+exactly what the frozen layers pass on, in the run's precision.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass, fields, replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from conviction.core import rng
+from conviction.core.errors import ConfigError, StorageError
+from conviction.data.activations import BFLOAT16_BITS, MAP_DIMENSIONS, Activations, ActivationStream, as_rows
+from conviction.data.resident import read_rows
+from conviction.data.stream import Draw, Stream
+from conviction.fit.loop import Trainer
+from conviction.fit.watcher import Watcher
+from conviction.nets.cut import cut_behind_frozen
+from conviction.predict import autocast
+from conviction.run.activation_store import ActivationStore, Wanted
+from conviction.run.prepared import Prepared
+
+# Counted up whenever activations are computed or kept in another way.
+CACHING_FORMAT = 1
+# What stays free on the disk, beside what is kept.
+_SPARED_SHARE = 0.05
+
+
+def with_cached_frozen(trainer: Trainer, prepared: Prepared, watcher: Watcher) -> Trainer:
+    """A trainer of what lies behind the frozen layers, fed with their kept activations.
+
+    It takes the same steps as the given trainer, which is returned as it is where the recipe freezes nothing, or where
+    that is not possible; then a note says why.
+
+    Raises: ConfigError, StorageError where a fixed number of views was asked for and is not possible.
+    """
+    recipe = prepared.recipe
+    if recipe.network.freeze is None or not recipe.fit.cache_frozen:
+        return trainer
+    if prepared.machine.num_processes > 1:
+        if recipe.fit.fixed_views is not None:
+            raise ConfigError("fit.fixed_views keeps what one process computes. Train on one, or set it to null.")
+        watcher.note("The frozen layers are computed in each epoch, as several processes keep nothing.")
+        return trainer
+    if recipe.augment and recipe.fit.fixed_views is None:
+        watcher.note(
+            "The frozen layers are computed in each epoch, as each shows other views of the pictures. "
+            "fit.fixed_views=4 would draw four views of each picture, and compute them once."
+        )
+        return trainer
+    if recipe.fit.progressive_sizes:
+        watcher.note("The frozen layers are computed in each epoch, as the pictures' size changes.")
+        return trainer
+    prepared.machine.engage()
+    try:
+        return _Caching(trainer, prepared, watcher).trainer_of_the_rest()
+    except (ConfigError, StorageError) as error:
+        if recipe.fit.fixed_views is not None:
+            raise
+        watcher.note(f"{error} So the frozen layers are computed in each epoch.")
+        return trainer
+
+
+@dataclass(frozen=True)
+class _Part:
+    """Some pictures, as they are or as one view of each: `view` is 0 for the pictures as they are."""
+
+    rows: np.ndarray
+    view: int = 0
+
+
+class _Caching:
+    def __init__(self, trainer: Trainer, prepared: Prepared, watcher: Watcher) -> None:
+        self._trainer = trainer
+        self._prepared = prepared
+        self._watcher = watcher
+        self._store = ActivationStore()
+        try:
+            self._cut = cut_behind_frozen(trainer.network, prepared.input_shape)
+        except ConfigError as error:
+            raise ConfigError(f"The network cannot be cut behind its frozen layers: {error}.") from error
+        self._identity = self._identified()
+        self._dtype = self._kept_dtype()
+
+    def trainer_of_the_rest(self) -> Trainer:
+        """Raises: ConfigError, StorageError."""
+        trainer, splits = self._trainer, self._prepared.splits
+        num_views = self._prepared.recipe.fit.fixed_views or 0
+        seen_plainly = [splits.validation]
+        if not num_views or trainer.measure_train_fixed:
+            seen_plainly.append(splits.train)
+        parts = [_Part(np.sort(np.concatenate(seen_plainly)))]
+        parts += [_Part(np.sort(splits.train), view) for view in range(1, num_views + 1)]
+        self._announce(parts)
+        plain, *views = [self._kept(part) for part in parts]
+        generator = np.random.default_rng(rng.derive(self._prepared.recipe.seed, "views"))
+        first = generator.integers(0, max(1, num_views), len(splits.train))
+        return replace(
+            trainer,
+            network=self._cut.rest,
+            train=_stream(trainer.train, plain=plain, views=tuple(views), first_views=first),
+            validation=_stream(trainer.validation, plain=plain),
+        )
+
+    def _announce(self, parts: list[_Part]) -> None:
+        """Say what is about to be kept. Raises: StorageError where the disk has no room for it."""
+        missing = [part for part in parts if not self._store.has(self._wanted(part))]
+        if not missing:
+            return
+        count = sum(len(part.rows) for part in missing)
+        num_bytes = sum(self._wanted(part).num_bytes for part in missing)
+        free = shutil.disk_usage(self._store.folder).free * (1 - _SPARED_SHARE)
+        what = f"what the frozen layers make of {count:,} pictures" + (" and views" if len(parts) > 1 else "")
+        if num_bytes > free:
+            raise StorageError(
+                f"The cache folder, {self._store.folder}, has {free / 1e9:,.1f} GB to spare, and {what} takes "
+                f"{num_bytes / 1e9:,.1f} GB (CONVICTION_CACHE names the folder)."
+            )
+        sizes = "×".join(map(str, self._cut.shape))
+        self._watcher.note(
+            f"Computed once and kept in the cache folder: {what}, {sizes} numbers each, {num_bytes / 1e6:,.0f} MB."
+        )
+
+    def _kept(self, part: _Part) -> Activations:
+        compute = partial(self._computed, part)
+        values = self._store.kept(self._wanted(part), compute, partial(self._watcher.stage, "frozen layers"))
+        return Activations(values, part.rows)
+
+    def _wanted(self, part: _Part) -> Wanted:
+        digest = hashlib.sha256(self._identity.encode())
+        digest.update(part.rows.astype(np.int64).tobytes())
+        if part.view:
+            recipe = self._prepared.recipe
+            augment = [config.model_dump(mode="json") for config in recipe.augment]
+            digest.update(json.dumps([augment, recipe.seed, part.view]).encode())
+        shape = self._cut.shape
+        if len(shape) == MAP_DIMENSIONS - 1:
+            shape = (shape[1], shape[2], shape[0])
+        return Wanted(digest.hexdigest()[:32], (len(part.rows), *shape), self._dtype)
+
+    def _identified(self) -> str:
+        """All that decides what the frozen layers make of a picture."""
+        prepared = self._prepared
+        parts = {
+            "format": CACHING_FORMAT,
+            "torch": torch.__version__,
+            "layers": repr(self._cut.frozen),
+            "weights": _digest_of(self._cut.frozen),
+            "pack": prepared.pack.digest,
+            "standardization": prepared.standardization.record().model_dump(mode="json"),
+            "input_shape": prepared.input_shape,
+            "precision": prepared.machine.precision,
+            "memory_format": prepared.machine.memory_format,
+            "device": prepared.machine.device.type,
+        }
+        return json.dumps(parts, sort_keys=True)
+
+    def _kept_dtype(self) -> type[np.generic]:
+        """Seen by trying a picture: in bfloat16 some operations give float32 nevertheless."""
+        stream = self._prepared.stream(self._prepared.splits.train[:1])
+        return BFLOAT16_BITS if self._frozen(next(stream.in_order()).images).dtype == torch.bfloat16 else np.float32
+
+    def _computed(self, part: _Part) -> Iterator[np.ndarray]:
+        """Batches of rows, in the order of `part.rows`."""
+        if not part.view:
+            for batch in self._prepared.stream(part.rows).in_order():
+                yield as_rows(self._frozen(batch.images))
+            return
+        for images in self._augmented(part):
+            yield as_rows(self._frozen(images))
+
+    def _frozen(self, images: Tensor) -> Tensor:
+        machine = self._prepared.machine
+        with torch.inference_mode(), autocast(machine.device, machine.precision):
+            return self._cut.frozen(images)  # type: ignore[no-any-return]
+
+    def _augmented(self, part: _Part) -> Iterator[Tensor]:
+        """One view of each picture, drawn by the recipe's seed and the view's number alone. Raises: ConfigError."""
+        prepared = self._prepared
+        augment = prepared.training_stream().augment
+        assert augment is not None
+        draw = Draw(rng.generator(prepared.recipe.seed, "fixed view", part.view), part.view, seed=prepared.recipe.seed)
+        size = prepared.stream(part.rows).batch_size
+        for start in range(0, len(part.rows), size):
+            rows = part.rows[start : start + size]
+            pixels = torch.from_numpy(read_rows(prepared.pack.images, rows)).to(prepared.machine.device)
+            labels = torch.from_numpy(prepared.pack.labels[rows]).to(prepared.machine.device)
+            here = replace(draw, rows=torch.from_numpy(rows.astype(np.int64)))
+            images, targets = augment(pixels.permute(0, 3, 1, 2), labels, here)
+            if targets.is_floating_point():
+                raise ConfigError(
+                    "fit.fixed_views keeps views of single pictures, and augment mixes pictures of two classes. Leave "
+                    "the mixing out, or set fit.fixed_views=null."
+                )
+            yield prepared.standardization(images).contiguous(memory_format=prepared.machine.torch_memory_format)
+
+
+def _stream(stream: Stream, **activations: Any) -> ActivationStream:
+    """The same rows in the same batches, of activations."""
+    return ActivationStream(**{part.name: getattr(stream, part.name) for part in fields(Stream)}, **activations)
+
+
+def _digest_of(layers: nn.Module) -> str:
+    digest = hashlib.sha256()
+    for name, tensor in layers.state_dict().items():
+        digest.update(f"{name}\0{tensor.dtype}\0{tuple(tensor.shape)}\0".encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()

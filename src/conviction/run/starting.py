@@ -1,0 +1,99 @@
+"""What a training starts from: a network, drawn, read from a file or from a checkpoint, and all that trains it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from torch import nn
+
+from conviction.core import rng
+from conviction.core.errors import DataError
+from conviction.data.stream import Share
+from conviction.fit.checkpoint import load_checkpoint_weights
+from conviction.fit.distributed import SharedTrainer
+from conviction.fit.loop import Trainer
+from conviction.fit.loss import build_loss
+from conviction.fit.optimizer import build_optimizer
+from conviction.fit.progressive import check_sizes
+from conviction.fit.schedule import Span, build_schedule
+from conviction.fit.watcher import Watcher
+from conviction.nets import build_network, load_starting_weights
+from conviction.nets.starting_weights import weights_digest
+from conviction.run.prepared import Prepared
+from conviction.run.recipe import Recipe, load_recipe
+
+
+def with_weights_digest(recipe: Recipe) -> Recipe:
+    """The recipe with the SHA-256 of its file of weights, so that the file of a later day can be told from it.
+
+    Raises: DataError where the file cannot be read.
+    """
+    if recipe.network.weights is None or recipe.network.weights_sha256 is not None:
+        return recipe
+    return load_recipe(recipe, {"network.weights_sha256": weights_digest(recipe.network.weights)})
+
+
+def network_to_begin_with(prepared: Prepared, watcher: Watcher) -> nn.Module:
+    """The network as the seed draws it, then filled from the recipe's file of weights where it names one.
+
+    Raises: ConfigError where network and pictures do not fit; DataError where the weights do not.
+    """
+    network = _drawn(prepared)
+    for note in load_starting_weights(prepared.recipe.network, network):
+        watcher.note(note)
+    return _placed(network, prepared)
+
+
+def network_of_checkpoint(prepared: Prepared, checkpoint: Path, watcher: Watcher) -> nn.Module:
+    """The network with the weights of a checkpoint; the file that it began with is not needed any more.
+
+    Raises: RunError where the checkpoint is damaged.
+    """
+    network = _drawn(prepared)
+    load_checkpoint_weights(checkpoint, network)
+    wanted = prepared.recipe.network
+    if wanted.weights is not None and wanted.weights_sha256 is not None:
+        try:
+            changed = weights_digest(wanted.weights) != wanted.weights_sha256
+        except DataError:
+            changed = False
+        if changed:
+            watcher.note(f"{wanted.weights} changed since this run began, which goes on with its own weights.")
+    return _placed(network, prepared)
+
+
+def _drawn(prepared: Prepared) -> nn.Module:
+    recipe = prepared.recipe
+    with rng.torch_default(recipe.seed, "initialisation"):
+        return build_network(recipe.network, prepared.input_shape, len(prepared.pack.classes))
+
+
+def _placed(network: nn.Module, prepared: Prepared) -> nn.Module:
+    machine = prepared.machine
+    return network.to(memory_format=machine.torch_memory_format).to(machine.device)
+
+
+def build_trainer(prepared: Prepared, network: nn.Module | None = None, share: Share | None = None) -> Trainer:
+    """The network, by default as the seed draws it, with the recipe's optimiser, schedule and pictures.
+
+    With a share, for one of several processes.
+    """
+    recipe, machine = prepared.recipe, prepared.machine
+    network = network or _placed(_drawn(prepared), prepared)
+    check_sizes(network, prepared.input_shape, recipe.fit.progressive_sizes)
+    training_stream = replace(prepared.training_stream(), share=share)
+    kind = SharedTrainer if share else Trainer
+    return kind(
+        network=network,
+        optimizer=build_optimizer(recipe.optimizer, network),
+        schedule=build_schedule(recipe.schedule, Span(recipe.fit.epochs, training_stream.num_batches)),
+        loss=build_loss(recipe.loss),
+        train=training_stream,
+        validation=prepared.stream(prepared.splits.validation),
+        seed=recipe.seed,
+        precision=machine.precision,
+        gradient_clip_norm=recipe.fit.gradient_clip_norm,
+        measure_train_fixed=recipe.fit.measure_train_fixed,
+        progressive_sizes=recipe.fit.progressive_sizes,
+    )

@@ -1,0 +1,275 @@
+"""Training on kept activations is training on the pictures: the same history, the same weights."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from conviction import Run, resume, train
+from conviction.core.errors import ConfigError, StorageError
+from conviction.data.stream import Stream
+from conviction.fit.watcher import Watcher
+from conviction.run import activation_store, cached_frozen
+from conviction.run.recipe import load_recipe
+
+# Dropout and batch normalisation on both sides of the cut.
+RECIPE: dict[str, Any] = {
+    "name": "head",
+    "seed": 3,
+    "data": "digits",
+    "split": {"validation": 0.2, "test": 0.2},
+    "network": {
+        "blocks": [
+            {"filters": 8, "normalization": "batch", "pooling": {}, "dropout": 0.3},
+            {"filters": 8, "normalization": "batch", "dropout": 0.3},
+        ],
+        "dense": [{"units": 16, "dropout": 0.3}],
+        "freeze": 1,
+    },
+    "optimizer": {"name": "adamw", "learning_rate": 0.01},
+    "fit": {"epochs": 2, "batch_size": 100, "precision": "float32", "threads": 1, "gradient_clip_norm": 1.0},
+}
+
+
+class Notes(Watcher):
+    def __init__(self) -> None:
+        self.texts: list[str] = []
+
+    def note(self, text: str) -> None:
+        self.texts.append(text)
+
+
+def trained(overrides: dict[str, Any] | None = None, **settings: Any) -> tuple[Run, list[str]]:
+    notes = Notes()
+    return train(RECIPE | settings, overrides, watcher=notes), notes.texts
+
+
+def weights(run: Run, name: str = "last") -> dict[str, torch.Tensor]:
+    return load_file(run.folder.weights(name))
+
+
+def losses(run: Run) -> list[float]:
+    scores = [score for one in run.history for score in (one.train, one.train_fixed, one.validation)]
+    return [score.loss for score in scores if score is not None]
+
+
+def kept_sets(tmp_path: Path) -> list[Path]:
+    return sorted(path.parent for path in (tmp_path / "cache" / "frozen").glob("*/about.json"))
+
+
+@pytest.mark.parametrize("freeze", [1, 2, "blocks.block2.convolution", "all_but_head"])
+def test_the_same_history_and_weights_as_without_the_cache(freeze: int | str, tmp_path: Path) -> None:
+    kept, notes = trained({"network.freeze": freeze, "fit.measure_train_fixed": True})
+    plain, _ = trained({"network.freeze": freeze, "fit.measure_train_fixed": True, "fit.cache_frozen": False})
+    assert len(kept_sets(tmp_path)) == 1
+    # 1,797 digits, of which the test split, a fifth of each class, is not touched.
+    num_used = kept.summary.data.num_train + kept.summary.data.num_validation
+    assert num_used == 1797 - kept.summary.data.num_test
+    assert f"{num_used:,} pictures" in notes[0]
+    # Before the first epoch there is no training loss: 2 figures, then 3 for each of 2 epochs.
+    assert len(losses(kept)) == 2 + 2 * 3
+    assert losses(kept) == pytest.approx(losses(plain), rel=1e-5)
+    expected = weights(plain)
+    for name, tensor in weights(kept).items():
+        torch.testing.assert_close(tensor, expected[name], rtol=1e-4, atol=1e-5)
+    found, right = kept.evaluate("validation"), kept.best
+    assert right is not None
+    # The whole network on the pictures says what the rest said of the activations.
+    assert found.loss == pytest.approx(right.validation.loss, rel=1e-5)
+
+
+def test_frozen_weights_and_statistics_are_the_same_bits_after_training(tmp_path: Path) -> None:
+    start = tmp_path / "start.pth"
+    first, _ = trained({"network.freeze": None, "fit.epochs": 1})
+    torch.save(weights(first, "best"), start)
+    run, notes = trained({"network.weights": str(start)})
+    assert notes[0] == f"All weights come from {start}."
+    before = torch.load(start, weights_only=True)
+    after = weights(run)
+    frozen = {name for name in after if name.startswith("blocks.block1.")}
+    assert any("running_mean" in name for name in frozen)
+    for name, tensor in after.items():
+        assert torch.equal(tensor, before[name]) == (name in frozen), name
+
+
+def test_a_second_training_computes_nothing_of_it_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, _ = trained()
+
+    def refuse(*arguments: Any) -> Any:
+        raise AssertionError("computed anew")
+
+    monkeypatch.setattr(cached_frozen._Caching, "_computed", refuse)
+    second, notes = trained()
+    assert notes == []
+    assert (first.path / "history.jsonl").read_bytes() == (second.path / "history.jsonl").read_bytes()
+    # Others are computed anew: other weights, another precision.
+    for changed in ({"seed": 4}, {"fit.precision": "bfloat16"}, {"standardize": "per_image"}):
+        with pytest.raises(AssertionError, match="computed anew"):
+            trained(changed)
+
+
+def test_bfloat16_is_kept_as_it_is(tmp_path: Path) -> None:
+    kept, _ = trained({"fit.precision": "bfloat16", "fit.epochs": 1})
+    plain, _ = trained({"fit.precision": "bfloat16", "fit.epochs": 1, "fit.cache_frozen": False})
+    values = np.load(kept_sets(tmp_path)[0] / "values.npy", mmap_mode="r")
+    assert values.dtype == np.int16
+    assert losses(kept) == pytest.approx(losses(plain), rel=1e-2)
+
+
+def test_a_changed_file_of_weights_gives_a_new_cache_and_is_noticed_on_resuming(tmp_path: Path) -> None:
+    start = tmp_path / "start.pth"
+    first, _ = trained({"network.freeze": None, "fit.epochs": 1})
+    torch.save(weights(first), start)
+    settings = {"network.weights": str(start)}
+    run, _ = trained(settings)
+    changed = weights(first)
+    changed["blocks.block1.convolution.weight"] += 0.1
+    torch.save(changed, start)
+    trained(settings)
+    assert len(kept_sets(tmp_path)) == 2
+    # The first run keeps what it began with.
+    assert run.recipe.network.weights_sha256 is not None
+    halved = run.folder.recipe
+    halved.write_text(halved.read_text().replace("epochs: 2", "epochs: 3"))
+    summary = json.loads((run.path / "run.json").read_text())
+    (run.path / "run.json").write_text(json.dumps({**summary, "status": "interrupted"}))
+    notes = Notes()
+    resumed = resume(run, watcher=notes)
+    assert "changed since this run began, which goes on with its own weights" in notes.texts[0]
+    assert len(kept_sets(tmp_path)) == 2
+    assert resumed.summary.epochs == 3
+    start.unlink()
+    assert run.evaluate("validation").count == resumed.summary.data.num_validation
+
+
+AUGMENTED: dict[str, Any] = {"augment": [{"name": "random_crop", "padding_px": 1}], "network.freeze": 1}
+
+
+def test_fixed_views_take_turns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[torch.Tensor] = []
+    original = cached_frozen._Caching._frozen
+
+    def watched(self: Any, images: torch.Tensor) -> torch.Tensor:
+        seen.append(images.clone())
+        return original(self, images)
+
+    monkeypatch.setattr(cached_frozen._Caching, "_frozen", watched)
+    monkeypatch.setattr(Stream, "shuffled", None)
+    run, notes = trained({**AUGMENTED, "fit.fixed_views": 3, "fit.epochs": 4})
+    data = run.summary.data
+    # The validation pictures as they are, and three views of each training picture; first of all one picture is tried.
+    assert sum(len(images) for images in seen) == 1 + data.num_validation + 3 * data.num_train
+    assert f"{data.num_validation + 3 * data.num_train:,} pictures and views" in notes[0]
+    assert len(kept_sets(tmp_path)) == 4
+
+
+def test_views_are_the_same_in_a_resumed_run(tmp_path: Path) -> None:
+    settings = {**AUGMENTED, "fit.fixed_views": 2, "fit.epochs": 3}
+    whole, _ = trained(settings)
+    halves, _ = trained({**settings, "fit.epochs": 1})
+    recipe = halves.folder.recipe
+    recipe.write_text(recipe.read_text().replace("epochs: 1", "epochs: 3"))
+    summary = json.loads((halves.path / "run.json").read_text())
+    (halves.path / "run.json").write_text(json.dumps({**summary, "status": "interrupted"}))
+    resumed = resume(halves)
+    assert (whole.path / "history.jsonl").read_bytes() == (resumed.path / "history.jsonl").read_bytes()
+    assert all(torch.equal(one, weights(whole)[name]) for name, one in weights(resumed).items())
+
+
+def test_augmented_pictures_are_computed_in_each_epoch_and_a_note_says_so(tmp_path: Path) -> None:
+    _, notes = trained({**AUGMENTED, "fit.epochs": 1})
+    assert "fit.fixed_views=4 would draw four views" in notes[0]
+    assert kept_sets(tmp_path) == []
+
+
+def test_mixed_pictures_have_no_views() -> None:
+    with pytest.raises(ConfigError, match="augment mixes pictures of two classes"):
+        trained({"augment": ["mixup"], "fit.fixed_views": 2})
+
+
+@pytest.mark.parametrize("missing", [{"network.freeze": None}, {"augment": []}, {"fit.cache_frozen": False}])
+def test_views_need_frozen_layers_augmentation_and_the_cache(missing: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match=r"fit\.fixed_views is for frozen layers"):
+        load_recipe(RECIPE, {**AUGMENTED, "fit.fixed_views": 2, **missing})
+
+
+class NoRoom:
+    free = 1000
+
+
+def test_where_the_disk_has_no_room_training_goes_on_without(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(cached_frozen.shutil, "disk_usage", lambda folder: NoRoom)
+    run, notes = trained({"fit.epochs": 1})
+    assert run.summary.status == "finished"
+    assert "has 0.0 GB to spare" in notes[0]
+    assert "So the frozen layers are computed in each epoch." in notes[0]
+    with pytest.raises(StorageError, match="to spare"):
+        trained({**AUGMENTED, "fit.fixed_views": 2})
+
+
+def test_a_disk_that_fills_up_leaves_nothing_behind(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def full(path: Path, *others: Any) -> Any:
+        path.write_bytes(bytes(100))
+        raise StorageError(f"Cannot write {path}: the disk is full.")
+
+    monkeypatch.setattr(activation_store, "allocate_rows", full)
+    run, notes = trained({"fit.epochs": 1})
+    assert run.summary.status == "finished"
+    assert "the disk is full. So the frozen layers" in notes[1]
+    assert [path.name for path in (tmp_path / "cache" / "frozen").iterdir() if path.is_dir()] == []
+
+
+KILLED = """
+import sys, time
+from conviction import train
+from conviction.run import cached_frozen
+computed = cached_frozen._Caching._computed
+def slowly(self, part):
+    for rows in computed(self, part):
+        print("computing", flush=True)
+        yield rows
+        time.sleep(60)
+cached_frozen._Caching._computed = slowly
+train(sys.argv[1])
+"""
+
+
+@pytest.mark.slow
+def test_killed_while_the_cache_is_made(tmp_path: Path) -> None:
+    recipe = tmp_path / "head.yaml"
+    recipe.write_text(load_recipe(RECIPE).to_yaml())
+    process = subprocess.Popen([sys.executable, "-c", KILLED, str(recipe)], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "computing\n"
+    frozen = tmp_path / "cache" / "frozen"
+    assert len(list(frozen.glob(".building-*"))) == 1
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert kept_sets(tmp_path) == []
+    began = time.monotonic()
+    run = train(recipe)
+    assert time.monotonic() - began < 60, "it waited for the dead"
+    plain, _ = trained({"fit.cache_frozen": False})
+    assert losses(run) == pytest.approx(losses(plain), rel=1e-5)
+    assert list(frozen.glob(".building-*")) == []
+    assert len(kept_sets(tmp_path)) == 1
+
+
+def test_a_damaged_set_is_made_anew(tmp_path: Path) -> None:
+    first, _ = trained()
+    (folder,) = kept_sets(tmp_path)
+    values = folder / "values.npy"
+    values.write_bytes(values.read_bytes()[:-100])
+    second, notes = trained()
+    assert len(notes) == 1
+    assert (first.path / "history.jsonl").read_bytes() == (second.path / "history.jsonl").read_bytes()
