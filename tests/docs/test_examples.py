@@ -54,7 +54,7 @@ def test_commands_run(page: Path, prepared: Path) -> None:
         if target is not None:
             Path(words[target + 1]).write_text(finished.out)
         ran += 1
-    assert ran or page.stem in ("recipes", "data", "augmentation", "facescrub")
+    assert ran or page.stem in ("recipes", "data", "augmentation", "facescrub", "transfer")
 
 
 def test_python_of_the_readme_runs(prepared: Path, capsys: pytest.CaptureFixture[str]) -> None:

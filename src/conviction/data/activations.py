@@ -70,15 +70,15 @@ class ActivationStream(Stream):
     def in_order(self) -> Iterator[Batch]:
         """Each picture once, unchanged, in the split's order."""
         assert self.plain is not None
-        for start, end in itertools.pairwise(self._bounds()):
-            yield self._batch(self.rows[start:end], self.plain.of(self.rows[start:end]))
+        for start, end in itertools.pairwise(self.bounds()):
+            yield self._activation_batch(self.rows[start:end], self.plain.of(self.rows[start:end]))
 
     def shuffled(self, generator: Generator, epoch: int = 1, seed: int = 0) -> Iterator[Batch]:
         """Each picture once, in random order; generator and epoch decide all of it."""
         order = torch.randperm(len(self.rows), generator=generator).numpy()
-        for start, end in itertools.pairwise(self._bounds()):
+        for start, end in itertools.pairwise(self.bounds()):
             chosen = order[start:end]
-            yield self._batch(self.rows[chosen], self._seen(chosen, epoch))
+            yield self._activation_batch(self.rows[chosen], self._seen(chosen, epoch))
 
     def _seen(self, chosen: np.ndarray, epoch: int) -> Float[Tensor, "B ..."]:
         if not self.views:
@@ -91,7 +91,7 @@ class ActivationStream(Stream):
         order = np.argsort(np.argsort(numbers, kind="stable"), kind="stable")
         return torch.cat(parts)[torch.from_numpy(order)]
 
-    def _batch(self, rows: np.ndarray, activations: Float[Tensor, "B ..."]) -> Batch:
+    def _activation_batch(self, rows: np.ndarray, activations: Float[Tensor, "B ..."]) -> Batch:
         labels = torch.from_numpy(self.labels[rows]).to(self.device)
         if activations.ndim == MAP_DIMENSIONS:
             activations = activations.contiguous(memory_format=self.memory_format)

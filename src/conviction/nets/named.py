@@ -40,13 +40,22 @@ def build_torchvision(name: str, num_classes: int | None = None) -> tuple[nn.Mod
 
 def as_registered(name: str) -> str:
     """The name of a classification model as torchvision lists it. Raises: UnknownName."""
+    if not is_of_torchvision(name):
+        raise UnknownName("torchvision model", name, _models_of_torchvision())
+    return name
+
+
+def is_of_torchvision(name: str) -> bool:
+    """Whether torchvision has a classification model of this name."""
+    return name in _models_of_torchvision()
+
+
+def _models_of_torchvision() -> list[str]:
     with compiler_left_out():
         from torchvision import models
 
-    known = models.list_models(module=models)
-    if name.lower() not in known:
-        raise UnknownName("torchvision model", name, known)
-    return name.lower()
+    known: list[str] = models.list_models(module=models)
+    return known
 
 
 def torchvision_settings(name: str) -> dict[str, Any]:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from conviction.core.errors import UnknownName
+from conviction.core.errors import ConfigError, UnknownName
 from conviction.nets.block import NETWORKS, BlockConfig, BlocksConfig, DenseConfig, PoolingConfig, Stage
-from conviction.nets.named import TORCHVISION, as_registered
+from conviction.nets.named import TORCHVISION, is_of_torchvision
 
 _POOL_FIRST: tuple[Stage, ...] = ("convolution", "normalization", "pooling", "activation", "dropout")
 
@@ -118,7 +118,7 @@ def expand_preset(value: object) -> object:
 
     A mapping without a `name` describes blocks. `torchvision:NAME` names a model of that family.
 
-    Raises: UnknownName.
+    Raises: UnknownName; ConfigError for a model of torchvision without its family.
     """
     if isinstance(value, str):
         is_family = value in NETWORKS.names() or value.startswith(TORCHVISION)
@@ -133,13 +133,7 @@ def expand_preset(value: object) -> object:
         return {"name": "torchvision" if "model" in value else "blocks", **value}
     name = value["preset"]
     if not isinstance(name, str) or name not in PRESETS:
-        raise UnknownName("network", str(name), [*network_names(), *_of_torchvision(str(name))])
+        if is_of_torchvision(str(name)):
+            raise ConfigError(f"No network named {name!r}. Did you mean torchvision's, '{TORCHVISION}{name}'?")
+        raise UnknownName("network", str(name), network_names())
     return {**PRESETS[name].config.model_dump(mode="json"), **value}
-
-
-def _of_torchvision(name: str) -> list[str]:
-    """The model of torchvision that has this name, as it is to be written; none where there is no such model."""
-    try:
-        return [f"{TORCHVISION}{as_registered(name)}"]
-    except UnknownName:
-        return []

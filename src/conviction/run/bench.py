@@ -32,8 +32,8 @@ from conviction.run.ceiling import measure_ceilings, measure_copying, waiting
 from conviction.run.faults import training_faults
 from conviction.run.prepared import Machine, Prepared
 from conviction.run.recipe import Recipe, load_recipe
-from conviction.run.stopwatch import time_repeatedly
 from conviction.run.starting import build_trainer
+from conviction.run.stopwatch import time_repeatedly
 
 DEFAULT_RECIPE, DEFAULT_SECONDS = "convnet-cifar10", 20.0
 LEAST_SECONDS, MOST_SECONDS = 1.0, 3600.0

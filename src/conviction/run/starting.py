@@ -19,6 +19,7 @@ from conviction.fit.progressive import check_sizes
 from conviction.fit.schedule import Span, build_schedule
 from conviction.fit.watcher import Watcher
 from conviction.nets import build_network, load_starting_weights
+from conviction.nets.dropout import with_bit_dropout
 from conviction.nets.starting_weights import weights_digest
 from conviction.run.prepared import Prepared
 from conviction.run.recipe import Recipe, load_recipe
@@ -66,7 +67,8 @@ def network_of_checkpoint(prepared: Prepared, checkpoint: Path, watcher: Watcher
 def _drawn(prepared: Prepared) -> nn.Module:
     recipe = prepared.recipe
     with rng.torch_default(recipe.seed, "initialisation"):
-        return build_network(recipe.network, prepared.input_shape, len(prepared.pack.classes))
+        network = build_network(recipe.network, prepared.input_shape, len(prepared.pack.classes))
+    return with_bit_dropout(network)
 
 
 def _placed(network: nn.Module, prepared: Prepared) -> nn.Module:

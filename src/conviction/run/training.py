@@ -24,7 +24,6 @@ from conviction.core.files import write_json, write_text
 from conviction.core.ledger import Ledger
 from conviction.core.records import EpochRecord, RunSummary, Status, Timing, from_json, to_json
 from conviction.core.run_folder import RunFolder, create_run_folder, runs_home
-from conviction.data.stream import Share
 from conviction.fit.checkpoint import (
     load_checkpoint,
     load_tensors,
@@ -32,7 +31,6 @@ from conviction.fit.checkpoint import (
     save_tensors,
     save_weights,
 )
-from conviction.fit.distributed import SharedTrainer
 from conviction.fit.loop import Trainer
 from conviction.fit.stopping import best_of, should_stop
 from conviction.fit.watcher import Watcher

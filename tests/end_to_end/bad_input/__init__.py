@@ -8,6 +8,7 @@ from bad_input import (
     recipe_faults,
     run_faults,
     table_faults,
+    transfer_faults,
 )  # isort: skip - the order of the page
 from bad_input.case import CASES, Case
 
@@ -21,4 +22,5 @@ __all__ = [
     "recipe_faults",
     "run_faults",
     "table_faults",
+    "transfer_faults",
 ]

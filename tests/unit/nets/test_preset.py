@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from conviction.core.errors import UnknownName
+from conviction.core.errors import ConfigError, UnknownName
 from conviction.nets import NETWORKS, PRESETS, BlocksConfig, expand_preset, network_names
 
 
@@ -68,3 +68,21 @@ def test_a_preset_that_is_no_text_is_refused(name: object) -> None:
 def test_names_are_presets_then_families() -> None:
     assert network_names() == [*PRESETS, *NETWORKS.names()]
     assert len(set(network_names())) == len(network_names())
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "torchvision:squeezenet1_1",
+        {"name": "torchvision:squeezenet1_1"},
+        {"model": "squeezenet1_1"},
+        {"name": "torchvision", "model": "squeezenet1_1"},
+    ],
+)
+def test_ways_to_name_a_model_of_torchvision(value: object) -> None:
+    assert expand_preset(value) == {"name": "torchvision", "model": "squeezenet1_1"}
+
+
+def test_a_model_of_torchvision_without_its_family_is_refused() -> None:
+    with pytest.raises(ConfigError, match="Did you mean torchvision's, 'torchvision:resnet18'"):
+        expand_preset("resnet18")
