@@ -167,7 +167,7 @@ def test_a_full_disk_stops_all_processes_with_one_message(recipe: Path, tmp_path
     try:
         done = conviction("train", recipe, "--processes", 2, "--set", "network=perceptron", "--json")
     finally:
-        subprocess.run(["umount", str(place)], check=True)
+        subprocess.run(["umount", "--lazy", str(place)], check=True)
     assert done.code == 2
     assert done.json["error"]["kind"] == "storage"
     assert "the disk is full" in done.json["error"]["message"]

@@ -5,12 +5,14 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from typing import TypeVar
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int64, UInt8
 from torch import Generator, Tensor
 
+from conviction.data.on_device import OnDevice
 from conviction.data.resident import read_rows
 from conviction.data.standardize import Standardizer
 
@@ -51,6 +53,7 @@ class Draw:
     part: slice | None = None
 
 
+Pixels = TypeVar("Pixels", np.ndarray, Tensor)
 Targets = Int64[Tensor, " B"] | Float[Tensor, "B K"]
 # Where its attribute `divides` is true, it draws for all of `draw.rows`, and gets and changes those of `draw.part`.
 Augment = Callable[[UInt8[Tensor, "B C H W"], Int64[Tensor, " B"], Draw], tuple[UInt8[Tensor, "B C H2 W2"], Targets]]
@@ -76,8 +79,8 @@ class Stream:
 
     `images` is `uint8` (N, H, W, C), `labels` `int64` (N); `rows` says which of them belong to this split. `augment`
     changes images and labels where they are shuffled; where they are not, `crop_px` (height, width) is cut from their
-    middle. With a `share`, shuffled batches are parts of those that a single process would see: drawn and augmented
-    for the whole batch, so that the numbers are the same.
+    middle. Pictures that are `on_device` already are taken from there. With a `share`, shuffled batches are parts of
+    those that a single process would see: drawn and augmented for the whole batch, so that the numbers are the same.
     """
 
     images: np.ndarray
@@ -90,6 +93,7 @@ class Stream:
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     memory_format: torch.memory_format = torch.channels_last
     share: Share | None = None
+    on_device: OnDevice | None = None
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -118,10 +122,13 @@ class Stream:
         kept = slice(part.start, max(part.stop, part.start + 1))
         whole = slice(0, len(rows))
         read = kept if self.augment is None or getattr(self.augment, "divides", False) else whole
-        pixels = read_rows(self.images, rows[read])
+        if self.on_device is not None:
+            pixels = self.on_device.of(rows[read])
+        else:
+            pixels = torch.from_numpy(read_rows(self.images, rows[read])).to(self.device)
         if draw is None and self.crop_px is not None:
             pixels = cut_middle(pixels, self.crop_px)
-        images = torch.from_numpy(pixels).to(self.device).permute(0, 3, 1, 2)
+        images = pixels.permute(0, 3, 1, 2)
         labels = torch.from_numpy(self.labels[rows[read]]).to(self.device)
         targets: Tensor = labels
         if draw is not None and self.augment is not None:
@@ -142,7 +149,8 @@ class Stream:
         return [*bounds, len(self.rows)]
 
 
-def cut_middle(pixels: np.ndarray, size_px: tuple[int, int]) -> np.ndarray:
+def cut_middle(pixels: Pixels, size_px: tuple[int, int]) -> Pixels:
     """The middle of pictures (…, H, W, C), as torchvision's centre crop takes it: of an odd rest, half to even."""
     top, left = (round((side - wanted) / 2) for side, wanted in zip(pixels.shape[-3:-1], size_px, strict=True))
-    return np.ascontiguousarray(pixels[..., top : top + size_px[0], left : left + size_px[1], :])
+    cut = pixels[..., top : top + size_px[0], left : left + size_px[1], :]
+    return cut.contiguous() if isinstance(cut, Tensor) else np.ascontiguousarray(cut)

@@ -207,7 +207,8 @@ class _Caching:
 
 def _stream(stream: Stream, **activations: Any) -> ActivationStream:
     """The same rows in the same batches, of activations."""
-    return ActivationStream(**{part.name: getattr(stream, part.name) for part in fields(Stream)}, **activations)
+    pictures = replace(stream, on_device=None)
+    return ActivationStream(**{part.name: getattr(pictures, part.name) for part in fields(Stream)}, **activations)
 
 
 def _digest_of(layers: nn.Module) -> str:

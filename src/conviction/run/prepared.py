@@ -15,6 +15,7 @@ from conviction.core.files import read_json
 from conviction.core.records import DataRecord
 from conviction.core.run_folder import RunFolder
 from conviction.data.audit.kept import leak_warning
+from conviction.data.on_device import on_device
 from conviction.data.pack import Pack, Progress, load_pack
 from conviction.data.split import Splits, divide
 from conviction.data.standardize import Standardizer
@@ -129,6 +130,14 @@ class Prepared:
             device=self.machine.device,
             memory_format=self.machine.torch_memory_format,
         )
+
+    def on_device(self, stream: Stream) -> Stream:
+        """The stream, its pictures copied to the GPU once where they fit there; on a processor as it is."""
+        device = self.machine.device
+        if device.type != "cuda":
+            return stream
+        free_bytes, _ = torch.cuda.mem_get_info(device)
+        return replace(stream, on_device=on_device(stream.images, stream.rows, device, free_bytes))
 
     def data_record(self) -> DataRecord:
         """What `run.json` says of the pictures."""

@@ -352,7 +352,7 @@ def tiny_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
         pytest.skip("mounting a file system of its own takes root")
     monkeypatch.setenv("CONVICTION_CACHE", str(place / "cache"))
     yield place
-    subprocess.run(["umount", str(place)], check=True)
+    subprocess.run(["umount", "--lazy", str(place)], check=True)
 
 
 def test_a_full_disk_is_reported_and_leaves_nothing(photos: Path, tiny_disk: Path) -> None:
