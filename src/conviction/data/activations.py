@@ -30,12 +30,17 @@ class Activations:
     values: np.ndarray
     rows: np.ndarray
 
-    def of(self, rows: np.ndarray) -> Float[Tensor, "B ..."]:
-        """The activations of the pack's given rows; maps (B, F, H, W) in the channels-last memory layout."""
+    def of(self, rows: np.ndarray) -> Float[Tensor, "B F H W"]:
+        """The activations of the pack's given rows, maps in the channels-last memory layout.
+
+        Vectors come as maps of one position each, so that they go wherever images go.
+        """
         found = torch.from_numpy(read_rows(self.values, np.searchsorted(self.rows, rows)))
         if self.values.dtype == BFLOAT16_BITS:
             found = found.view(torch.bfloat16)
-        return found.permute(0, 3, 1, 2) if found.ndim == MAP_DIMENSIONS else found
+        if found.ndim == MAP_DIMENSIONS:
+            return found.permute(0, 3, 1, 2)
+        return found.reshape(*found.shape[:2], -1, 1)
 
 
 def as_rows(activations: Float[Tensor, "B ..."]) -> np.ndarray:
@@ -49,15 +54,10 @@ def as_rows(activations: Float[Tensor, "B ..."]) -> np.ndarray:
 
 
 @dataclass(frozen=True)
-class ActivationBatch(Batch):
-    """`images` are what the frozen layers made of the images."""
-
-    images: Float[Tensor, "B ..."]
-
-
-@dataclass(frozen=True)
 class ActivationStream(Stream):
     """The pictures of one split as activations, in the same order and the same batches as the stream of pictures.
+
+    A batch's `images` are the activations.
 
     `plain` are those of the pictures as they are. Where there are `views`, activations of augmented pictures, shuffled
     batches take these: picture i shows in epoch e the view number (`first_views[i]` + e) modulo their number.
@@ -80,7 +80,7 @@ class ActivationStream(Stream):
             chosen = order[start:end]
             yield self._activation_batch(self.rows[chosen], self._seen(chosen, epoch))
 
-    def _seen(self, chosen: np.ndarray, epoch: int) -> Float[Tensor, "B ..."]:
+    def _seen(self, chosen: np.ndarray, epoch: int) -> Float[Tensor, "B F H W"]:
         if not self.views:
             assert self.plain is not None
             return self.plain.of(self.rows[chosen])
@@ -91,8 +91,6 @@ class ActivationStream(Stream):
         order = np.argsort(np.argsort(numbers, kind="stable"), kind="stable")
         return torch.cat(parts)[torch.from_numpy(order)]
 
-    def _activation_batch(self, rows: np.ndarray, activations: Float[Tensor, "B ..."]) -> Batch:
+    def _activation_batch(self, rows: np.ndarray, activations: Float[Tensor, "B F H W"]) -> Batch:
         labels = torch.from_numpy(self.labels[rows]).to(self.device)
-        if activations.ndim == MAP_DIMENSIONS:
-            activations = activations.contiguous(memory_format=self.memory_format)
-        return ActivationBatch(activations.to(self.device), labels, labels)
+        return Batch(activations.contiguous(memory_format=self.memory_format).to(self.device), labels, labels)

@@ -36,7 +36,11 @@ _RANDOM = ("dropout", "rand", "bernoulli", "multinomial", "normal_", "stochastic
 
 @dataclass(frozen=True)
 class Cut:
-    """The frozen layers and the rest, which share their weights with the network; `shape` of what passes between."""
+    """The frozen layers and the rest, which share their weights with the network; `shape` of what passes between.
+
+    What passes between is told by its shape for one picture; the rest takes it in any other shape too, as maps (B, F,
+    H, W) of one position for example.
+    """
 
     frozen: nn.Module
     rest: nn.Module
@@ -63,7 +67,7 @@ def cut_behind_frozen(network: nn.Module, input_shape: tuple[int, int, int]) -> 
                 shapes = Shapes(whole)
                 shapes.run(images)
                 place = _place(nodes, whole, shapes.of)
-                frozen, rest = _halves(whole, nodes, place)
+                frozen, rest = _halves(whole, nodes, place, shapes.of[nodes[place].name][1:])
                 _confirm(network, frozen, rest, images)
         finally:
             for module, training in was_training:
@@ -148,13 +152,15 @@ def _has_weights(node: fx.Node, whole: fx.GraphModule) -> bool:
     return node.op == "call_module" and any(True for _ in whole.get_submodule(str(node.target)).parameters())
 
 
-def _halves(whole: fx.GraphModule, nodes: Sequence[fx.Node], place: int) -> tuple[fx.GraphModule, fx.GraphModule]:
+def _halves(
+    whole: fx.GraphModule, nodes: Sequence[fx.Node], place: int, shape: tuple[int, ...]
+) -> tuple[fx.GraphModule, fx.GraphModule]:
     first, second = fx.Graph(), fx.Graph()
     copies: dict[fx.Node, fx.Node] = {}
     for node in nodes[: place + 1]:
         copies[node] = first.node_copy(node, copies.__getitem__)
     first.output(copies[nodes[place]])
-    copies = {nodes[place]: second.placeholder("activations")}
+    copies = {nodes[place]: second.call_method("reshape", (second.placeholder("activations"), -1, *shape))}
     for node in itertools.islice(nodes, place + 1, None):
         copies[node] = second.node_copy(node, copies.__getitem__)
     return fx.GraphModule(whole, first), fx.GraphModule(whole, second)

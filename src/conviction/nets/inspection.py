@@ -138,6 +138,8 @@ def _record(step: Step, name: str, inputs: tuple[str, ...], counted: set[int]) -
     every, trainable = _count(module, counted) if module is not None else (0, 0)
     if module is not None and not every and any(True for _ in module.parameters()):
         note = "weights shared with an earlier layer"
+    elif every and not trainable:
+        note = "frozen"
     return LayerRecord(
         name=name,
         kind=step.kind,

@@ -60,6 +60,7 @@ def test_the_halves_of_a_model_of_torchvision(model: str, shape: tuple[int, ...]
         activations = cut.frozen(images)
     found = cut.rest(activations)
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
+    assert torch.equal(cut.rest.eval()(activations), cut.rest(activations.reshape(3, shape[0], -1, 1)))
     assert {id(one) for one in cut.rest.parameters()} == {id(one) for one in network.parameters() if one.requires_grad}
 
 
