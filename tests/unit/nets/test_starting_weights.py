@@ -168,3 +168,18 @@ def test_the_file_is_found_in_the_data_folders(tmp_path: Path, monkeypatch: pyte
     filled = network()
     load_starting_weights(config("weights/w.pth"), filled)
     assert torch.equal(filled.state_dict()[WEIGHT], network(seed=1).state_dict()[WEIGHT])
+
+
+@pytest.mark.parametrize("num_classes", [10, 1000])
+def test_the_published_squeezenet(num_classes: int, real_data: Path) -> None:
+    path = real_data / "weights" / "squeezenet1_1_imagenet.pth"
+    published = torch.load(path, weights_only=True)
+    settings = TorchvisionConfig(model="squeezenet1_1", weights=str(path))
+    filled = build_network(settings, (3, 64, 64), num_classes)
+    (note,) = load_starting_weights(settings, filled)
+    state = filled.state_dict()
+    assert all(torch.equal(state[name], one) for name, one in published.items() if name.startswith("features."))
+    assert torch.equal(state["classifier.1.weight"][:10], published["classifier.1.weight"][:10]) == (
+        num_classes == 1000
+    )
+    assert ("is drawn anew" in note) == (num_classes == 10)
