@@ -38,3 +38,5 @@ def test_a_person_reads_what_a_share_means() -> None:
     ):
         assert part in finished.out
     assert "1 thread," in finished.out
+    # Two for each of 2·784·300 + 3·300·10 products.
+    assert "958,800 FLOP for a picture" in finished.out

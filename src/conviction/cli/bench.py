@@ -114,7 +114,7 @@ def _describe_training(training: TrainingSpeed) -> list[str]:
         f"{training.batch_size}, {training.precision}",
         f"Training step  {_shown_images(training.step_images_per_s)}: forward, backward, optimiser, on one batch",
         f"Whole loop     {_shown_images(training.loop_images_per_s)}: with shuffling, augmentation, standardisation",
-        f"Computations   {shown_count(training.step_flop // training.batch_size)}FLOP for a picture in a step, "
+        f"Computations   {_shown_flops(training.step_flop / training.batch_size)} for a picture in a step, "
         f"{_shown_flops(training.step_flops)} a second",
         f"Share          {percent(training.share_of_ceiling)} of the ceiling, "
         f"{_shown_flops(training.ceiling_flops)} a second of a matrix product in {training.ceiling_precision}",
@@ -124,7 +124,8 @@ def _describe_training(training: TrainingSpeed) -> list[str]:
 
 
 def _shown_flops(flops: float) -> str:
-    return f"{shown_count(round(flops))}FLOP"
+    count = shown_count(round(flops))
+    return f"{count}FLOP" if count[-1].isalpha() else f"{count} FLOP"
 
 
 def _shown_images(rate: Rate) -> str:
