@@ -2,7 +2,8 @@
 
     make bench                      or: python benchmarks/share_of_ceiling.py
 
-Measured as `conviction bench` does it, in turns of product and step, in the precision that `convnet-cifar10` has here.
+Measured by `conviction bench`, five times, in the precision that `convnet-cifar10` has here. A share above 1 says that
+another program held up the product: measure again on a quiet machine.
 """
 
 from __future__ import annotations

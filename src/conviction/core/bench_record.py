@@ -112,6 +112,11 @@ class BenchRecord:
                 "Repetitions differ: half of them lie further apart than 10 % of the median in "
                 f"{', '.join(wide)}. Something else may be using the machine: measure again when it is quiet."
             )
+        if self.training.share_of_ceiling > 1:
+            found.append(
+                "The training step computed faster than the matrix product did, so that its share means nothing: most "
+                "likely the product was held up by another program. Measure again when the machine is quiet."
+            )
         return tuple(found)
 
     def as_json(self) -> dict[str, Any]:

@@ -69,6 +69,14 @@ def test_scattered_repetitions_are_named() -> None:
     assert "in whole loop (11 %). " in warning
 
 
+@pytest.mark.parametrize(("ceiling_flops", "is_warned"), [(24_000.0, False), (23_999.0, True)])
+def test_a_share_above_one_is_no_share(ceiling_flops: float, is_warned: bool) -> None:
+    training = dataclasses.replace(TRAINING, ceiling_flops=ceiling_flops)
+    assert ["share means nothing" in one for one in dataclasses.replace(RECORD, training=training).warnings()] == [
+        True
+    ] * is_warned
+
+
 def test_json_has_what_follows_from_the_figures() -> None:
     found = json.loads(json.dumps(RECORD.as_json()))
     assert found["training"]["share_of_ceiling"] == pytest.approx(0.8)
