@@ -150,7 +150,7 @@ def _time_steps(trainer: Trainer, seed: int, budget_s: float) -> list[float]:
     """Seconds of a training step on a batch that lies ready."""
     trainer.network.train()
     with rng.torch_default(seed, "bench"):
-        batch = next(iter(trainer.train.shuffled(rng.generator(seed, "bench"))))
+        batch = next(iter(trainer.train.shuffled(rng.generator(seed, "bench"), seed=seed)))
         return time_repeatedly(lambda: trainer.take_step(batch), budget_s, waiting(trainer.train.device))
 
 
