@@ -37,7 +37,7 @@ def prepared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_commands_run(page: Path, prepared: Path) -> None:
     (prepared / "my-first.yaml").write_text("".join(blocks(page, "yaml")[:1]) or "network: lenet5\n")
-    if page.stem in ("runs", "inspect", "several-processes"):
+    if page.stem in ("runs", "inspect"):
         assert conviction("train", "digits", "--set", "fit.epochs=1").code == 0
     ran = 0
     for line in "".join(blocks(page, "sh")).splitlines():

@@ -132,13 +132,17 @@ def test_a_killed_process_ends_the_run_and_leaves_it_resumable(
 @pytest.mark.slow
 @pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_the_command_ends_with_all_its_processes(
-    whole: Run, recipe: Path, tmp_path: Path, sign: signal.Signals
+    whole: Run, recipe: Path, tmp_path: Path, sign: signal.Signals, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    own_temporary = tmp_path / "temporary"
+    own_temporary.mkdir()
+    monkeypatch.setenv("TMPDIR", str(own_temporary))
     process, folder, numbers = started(recipe, tmp_path / "runs")
     process.send_signal(sign)
     _, err = process.communicate(timeout=60)
     wait_until_gone(list(numbers.values()))
     assert "Traceback" not in err
+    assert not list(own_temporary.iterdir())
     if sign == signal.SIGKILL:
         assert folder.read_summary().status == "crashed"
     else:

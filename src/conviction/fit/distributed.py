@@ -34,6 +34,8 @@ def process_group(device: torch.device) -> Iterator[Share]:
 
     Tensors travel by gloo on the CPU, and by NCCL between GPUs.
     """
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
     distributed.init_process_group(backend, timeout=_LONGEST_WAIT)
     yield Share(distributed.get_rank(), distributed.get_world_size())

@@ -42,23 +42,27 @@ _LINES_OF_LOG = 40
 
 @dataclass(frozen=True)
 class Job:
-    """What the processes are told: the run's folder, and where to leave messages."""
+    """What the processes are told: the run's folder, whose they are, and a folder for messages."""
 
     run: str
     ledger_url: str | None
     num_processes: int
     launcher: int
-    pipe: str
-    faults: str
+    messages: str
 
     @classmethod
     def read(cls, path: Path) -> Job:
         """The job that `launch` wrote."""
         return from_json(cls, read_json(path))
 
+    @property
+    def pipe(self) -> Path:
+        """Where the first process tells what happens."""
+        return Path(self.messages) / "pipe"
+
     def fault_file(self, rank: int) -> Path:
         """Where a process says why it ends."""
-        return Path(self.faults) / f"{rank}.json"
+        return Path(self.messages) / f"{rank}.json"
 
 
 class ProcessLost(RunError):
@@ -72,10 +76,10 @@ def launch(run: Path, num_processes: int, ledger_url: str | None, watcher: Watch
     """
     with tempfile.TemporaryDirectory(prefix="conviction-") as name:
         folder = Path(name)
-        job = Job(str(run.resolve()), ledger_url, num_processes, os.getpid(), str(folder / "pipe"), name)
+        job = Job(str(run.resolve()), ledger_url, num_processes, os.getpid(), name)
         # It may hold a password; the folder is open to this user alone.
         write_json(folder / "job.json", to_json(job))
-        receiver = Receiver(folder / "pipe", watcher)
+        receiver = Receiver(job.pipe, watcher)
         try:
             with _quiet_agent():
                 result = _run_agent(job, folder, receiver)
@@ -194,7 +198,7 @@ def _fault(job: Job, result: RunResult, folder: Path) -> Exception:
         hint = " Where nobody did that, the memory was used up: lower fit.batch_size." if name == "SIGKILL" else ""
         return ProcessLost(
             f"Process {rank + 1} of {job.num_processes} was ended by {name}, and the others were stopped.{hint} The "
-            f"best weights are kept; go on with: conviction resume {Path(job.run).name}"
+            f"run is kept up to its last whole epoch; go on with: conviction resume {Path(job.run).name}"
         )
     for rank in range(job.num_processes):
         if (path := job.fault_file(rank)).exists():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 import threading
 import time
@@ -32,13 +33,13 @@ _LOOK_EVERY_S = 0.1
 def main() -> NoReturn:
     """Train this process's share. What ends all processes alike is no failure of this one."""
     job, rank = Job.read(Path(sys.argv[1])), int(os.environ["RANK"])
-    threading.Thread(target=_end_with, args=(job.launcher,), daemon=True).start()
+    threading.Thread(target=_end_with, args=(job,), daemon=True).start()
     # All are on this machine: nothing is to be heard or found on a network.
     loopback = "lo0" if sys.platform == "darwin" else "lo"
     os.environ |= {"GLOO_SOCKET_IFNAME": loopback, "NCCL_SOCKET_IFNAME": loopback}
     code = 0
     try:
-        watcher = Sender(Path(job.pipe)) if rank == 0 else Watcher()
+        watcher = Sender(job.pipe) if rank == 0 else Watcher()
         train_share(RunFolder(Path(job.run)), job, rank, watcher)
     except ConvictionError as error:
         write_json(job.fault_file(rank), {"kind": error.kind, "message": error.message})
@@ -88,10 +89,11 @@ class _Follower(Training):
         return False
 
 
-def _end_with(launcher: int) -> None:
+def _end_with(job: Job) -> None:
     """End at once when the process that started this one is gone, whatever ended it."""
-    while os.getppid() == launcher:
+    while os.getppid() == job.launcher:
         time.sleep(_LOOK_EVERY_S)
+    shutil.rmtree(job.messages, ignore_errors=True)
     os._exit(1)
 
 

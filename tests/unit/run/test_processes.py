@@ -69,7 +69,7 @@ def failed(**failures: tuple[int, int]) -> RunResult:
 
 
 def job(folder: Path) -> Job:
-    return Job(str(folder / "2026-11-21-digits-4aed65"), None, 2, 1, str(folder / "pipe"), str(folder))
+    return Job(str(folder / "2026-11-21-digits-4aed65"), None, 2, 1, str(folder))
 
 
 def test_a_killed_process_is_the_reason_and_not_what_it_does_to_others(tmp_path: Path) -> None:
