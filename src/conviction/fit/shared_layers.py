@@ -10,6 +10,7 @@ from torch import Tensor, distributed, nn
 from torch.nn import functional
 
 from conviction.data.stream import Place
+from conviction.nets.dropout import BitDropout, dropped_by_bits
 
 
 class CurrentPlace:
@@ -25,7 +26,7 @@ def share_layers(network: nn.Module, place: CurrentPlace) -> None:
             # Not what is derived from them, and may compute something else.
             if type(layer) is nn.BatchNorm1d or type(layer) is nn.BatchNorm2d:
                 setattr(parent, name, SharedBatchNorm(layer))
-            elif type(layer) is nn.Dropout:
+            elif type(layer) is nn.Dropout or type(layer) is BitDropout:
                 setattr(parent, name, SharedDropout(layer, place))
 
 
@@ -38,6 +39,7 @@ class SharedDropout(nn.Module):
     def __init__(self, dropout: nn.Dropout, place: CurrentPlace) -> None:
         super().__init__()
         self.p = dropout.p
+        self._by_bits = isinstance(dropout, BitDropout)
         self.training = dropout.training
         self._place = place
 
@@ -46,6 +48,8 @@ class SharedDropout(nn.Module):
         if not self.training or self.p == 0:
             return values
         place = self._place.now
+        if self._by_bits and values.device.type == "cpu" and self.p < 1:
+            return dropped_by_bits(values, self.p, place.num_images, place.part)
         # As torch draws it, in the values' own memory layout, of which the batch is the outermost part.
         strides = (values.shape[1:].numel(), *values.stride()[1:])
         noise = values.new_empty_strided((place.num_images, *values.shape[1:]), strides)

@@ -27,18 +27,30 @@ class BitDropout(nn.Dropout):
         """The input, each number dropped with probability `p` in training and scaled up otherwise."""
         if not self.training or input.device.type != "cpu" or not 0 < self.p < 1 or not _is_dense(input):
             return super().forward(input)
-        num_levels = 2**_BITS
-        dropped = min(max(1, round(self.p * num_levels)), num_levels - 1)
-        num_draws = -(-input.numel() // _DRAWN_AT_ONCE)
-        bits = torch.empty(num_draws, dtype=torch.int64).random_(-(2**63), None).view(torch.int16)
-        # The decisions lie in memory as the input does, so that both are read in one pass.
-        kept = bits.as_strided(input.shape, input.stride()) >= dropped - num_levels // 2
-        scaled: Tensor = input * kept * (num_levels / (num_levels - dropped))
-        return scaled
+        return dropped_by_bits(input, self.p, input.shape[0], slice(None))
+
+
+def dropped_by_bits(
+    values: Float[Tensor, "B ..."], p: float, num_images: int, part: slice
+) -> Float[Tensor, "B ..."]:
+    """The values of a part of a batch, each dropped with probability `p`, on the CPU; drawn for the whole batch.
+
+    `num_images` is the whole batch's number, and `part` says which of them these are.
+    """
+    num_levels, per_image = 2**_BITS, values.shape[1:].numel()
+    dropped = min(max(1, round(p * num_levels)), num_levels - 1)
+    num_draws = -(-num_images * per_image // _DRAWN_AT_ONCE)
+    bits = torch.empty(num_draws, dtype=torch.int64).random_(-(2**63), None).view(torch.int16)
+    # The decisions lie in memory as the values do, so that both are read in one pass.
+    drawn = bits.as_strided((num_images, *values.shape[1:]), (per_image, *values.stride()[1:]))
+    scaled: Tensor = values * (drawn[part] >= dropped - num_levels // 2) * (num_levels / (num_levels - dropped))
+    return scaled
 
 
 def _is_dense(values: Tensor) -> bool:
-    return values.numel() > 0 and torch.ops.aten.is_non_overlapping_and_dense(values)
+    """Whether the numbers lie side by side, image after image."""
+    is_dense = values.numel() > 0 and torch.ops.aten.is_non_overlapping_and_dense(values)
+    return is_dense and (len(values) == 1 or values.stride(0) == values.shape[1:].numel())
 
 
 def with_bit_dropout(network: nn.Module) -> nn.Module:

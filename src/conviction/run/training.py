@@ -247,7 +247,8 @@ class Training:
             raise
         except BaseException as error:
             if self._folder.read_summary().status == "running":
-                self._end_for_others("failed", str(error))
+                with suppress(ConvictionError, OSError):
+                    self._end_for_others("failed", str(error))
             raise
 
     def _end_for_others(self, status: Status, message: str) -> None:

@@ -14,7 +14,7 @@ from typing import NoReturn
 from conviction.core.errors import ConvictionError, TrainingDiverged
 from conviction.core.files import write_json
 from conviction.core.ledger import Ledger
-from conviction.core.records import EpochRecord, Timing
+from conviction.core.records import EpochRecord, Status, Timing
 from conviction.core.run_folder import RunFolder
 from conviction.fit.distributed import process_group
 from conviction.fit.watcher import Watcher
@@ -68,10 +68,21 @@ def train_share(folder: RunFolder, job: Job, rank: int, watcher: Watcher) -> Non
             network = network_to_go_on_with(folder, prepared, Watcher())
             trainer = build_trainer(prepared, network, share)
             ledger = Ledger.beside(folder.path.parent, job.ledger_url)
-            kind = Training if rank == 0 else _Follower
+            kind = _Leader if rank == 0 else _Follower
             training = kind(folder, prepared, (network, trainer), ledger, watcher, summary)
             training.restore()
             training.run()
+
+
+class _Leader(Training):
+    """The work of the first process: it writes all but that it failed.
+
+    Where another process is gone it fails for that reason alone, which only the process above knows.
+    """
+
+    def _set_status(self, status: Status, message: str = "") -> None:
+        if status != "failed":
+            super()._set_status(status, message)
 
 
 class _Follower(Training):
