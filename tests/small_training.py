@@ -18,6 +18,7 @@ from conviction.fit.loss import CrossEntropyConfig, build_loss
 from conviction.fit.optimizer import OptimizerConfig, SgdConfig, build_optimizer
 from conviction.fit.schedule import ConstantConfig, Schedule, ScheduleConfig, Span, build_schedule
 from conviction.nets import BlocksConfig, build_network
+from conviction.nets.dropout import with_bit_dropout
 
 NUM_CLASSES = 3
 NUM_TRAIN, NUM_VALIDATION = 50, 21
@@ -47,7 +48,7 @@ def stream(rows: np.ndarray, batch_size: int, standardization: Standardization =
 
 def network_of(settings: dict[str, Any], seed: int = 0) -> nn.Module:
     with rng.torch_default(seed, "initialisation"):
-        return build_network(BlocksConfig.model_validate(settings), (3, 6, 6), NUM_CLASSES)
+        return with_bit_dropout(build_network(BlocksConfig.model_validate(settings), (3, 6, 6), NUM_CLASSES))
 
 
 def trainer(

@@ -30,9 +30,7 @@ class BitDropout(nn.Dropout):
         return dropped_by_bits(input, self.p, input.shape[0], slice(None))
 
 
-def dropped_by_bits(
-    values: Float[Tensor, "B ..."], p: float, num_images: int, part: slice
-) -> Float[Tensor, "B ..."]:
+def dropped_by_bits(values: Float[Tensor, "B ..."], p: float, num_images: int, part: slice) -> Float[Tensor, "B ..."]:
     """The values of a part of a batch, each dropped with probability `p`, on the CPU; drawn for the whole batch.
 
     `num_images` is the whole batch's number, and `part` says which of them these are.

@@ -18,6 +18,7 @@ import share_driver
 from conviction.data.stream import Place, Share
 from conviction.fit.distributed import own_batches
 from conviction.fit.shared_layers import CurrentPlace, SharedDropout
+from conviction.nets.dropout import BitDropout
 from small_training import stream
 
 FLOAT32 = [name for name, scenario in share_driver.SCENARIOS.items() if "precision" not in scenario]
@@ -111,25 +112,29 @@ def test_predicted_batches_are_those_of_one_process(num_rows: int, batch_size: i
     assert np.concatenate([part.rows for part in parts]).tolist() == list(range(num_rows))
 
 
+@pytest.mark.parametrize("kind", [nn.Dropout, BitDropout])
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
-def test_dropout_draws_what_torch_draws_for_the_whole_batch(layout: torch.memory_format) -> None:
+def test_dropout_draws_what_one_process_draws_for_the_whole_batch(
+    layout: torch.memory_format, kind: type[nn.Dropout]
+) -> None:
     values = torch.rand(7, 3, 5, 4).to(memory_format=layout)
     torch.manual_seed(0)
-    expected = nn.Dropout(0.4)(values)
+    expected = kind(0.4)(values)
     following = torch.rand(1)
     for share in (Share(rank, 3) for rank in range(3)):
         place = CurrentPlace()
         place.now = Place(share.of(7), 7)
         torch.manual_seed(0)
-        assert torch.equal(SharedDropout(nn.Dropout(0.4), place)(values[share.of(7)]), expected[share.of(7)])
+        assert torch.equal(SharedDropout(kind(0.4), place)(values[share.of(7)]), expected[share.of(7)])
         assert torch.equal(torch.rand(1), following)
 
 
-def test_dropout_of_no_images_draws_as_much() -> None:
+@pytest.mark.parametrize("kind", [nn.Dropout, BitDropout])
+def test_dropout_of_no_images_draws_as_much(kind: type[nn.Dropout]) -> None:
     values, place = torch.rand(7, 3), CurrentPlace()
     place.now = Place(slice(0, 0), 7)
     following = []
-    for dropout, seen in ((nn.Dropout(0.4), values), (SharedDropout(nn.Dropout(0.4), place), values[:0])):
+    for dropout, seen in ((kind(0.4), values), (SharedDropout(kind(0.4), place), values[:0])):
         torch.manual_seed(0)
         assert dropout(seen).shape == seen.shape
         following.append(torch.rand(1))
