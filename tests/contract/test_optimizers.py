@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.optim import Optimizer
 
 from conviction.core.errors import UnknownName
 from conviction.fit.checkpoint import load_checkpoint, save_checkpoint
@@ -19,8 +18,40 @@ from conviction.nets import BlocksConfig, build_network
 BETAS = {"beta1": 0.8, "beta2": 0.95, "epsilon": 1e-4}
 TORCH_BETAS = {"betas": (0.8, 0.95), "eps": 1e-4}
 SLOW = {"foreach": False, "fused": False}
+
+
+class TorchsMuonAndSgd:
+    """torch's Muon on the kernels as matrices, and its SGD on the last matrix and all vectors."""
+
+    def __init__(
+        self, weights: Iterable[nn.Parameter], lr: float = 0.1, weight_decay: float = 0.0, **muons: Any
+    ) -> None:
+        trained = list(weights)
+        self.kernels = [weight for weight in trained if weight.ndim > 1][:-1]
+        self.matrices = [nn.Parameter(kernel.detach().flatten(1).clone()) for kernel in self.kernels]
+        self.muon = torch.optim.Muon(self.matrices, lr=lr, weight_decay=weight_decay, **muons)
+        rest = [weight for weight in trained if not any(weight is kernel for kernel in self.kernels)]
+        self.sgd = torch.optim.SGD(rest, lr=lr, weight_decay=weight_decay, momentum=0.9, nesterov=True, **SLOW)
+        (group,) = self.muon.param_groups
+        adjustment = group["adjust_lr_fn"] or "original"
+        shared = {name: group[name] for name in ("params", "lr", "weight_decay", "momentum", "nesterov")}
+        self.param_groups = [{**shared, "num_steps": group["ns_steps"], "rate_adjustment": adjustment}]
+
+    def zero_grad(self) -> None:
+        for weight in (*self.kernels, *(weight for group in self.sgd.param_groups for weight in group["params"])):
+            weight.grad = None
+
+    def step(self) -> None:
+        for kernel, matrix in zip(self.kernels, self.matrices, strict=True):
+            matrix.grad = kernel.grad.flatten(1)
+        self.muon.step()
+        self.sgd.step()
+        for kernel, matrix in zip(self.kernels, self.matrices, strict=True):
+            kernel.data.copy_(matrix.data.view(kernel.shape))
+
+
 # Settings beside the learning rate and the decay that differ from every default, and the same in torch's words.
-BESIDE: dict[str, tuple[dict[str, Any], Callable[..., Optimizer], dict[str, Any]]] = {
+BESIDE: dict[str, tuple[dict[str, Any], Callable[..., Any], dict[str, Any]]] = {
     "sgd": ({"momentum": 0.7, "nesterov": True}, torch.optim.SGD, {"momentum": 0.7, "nesterov": True, **SLOW}),
     "adam": ({**BETAS, "amsgrad": True}, torch.optim.Adam, {**TORCH_BETAS, "amsgrad": True, **SLOW}),
     "adamw": ({**BETAS, "amsgrad": True}, torch.optim.AdamW, {**TORCH_BETAS, "amsgrad": True, **SLOW}),
@@ -45,6 +76,18 @@ BESIDE: dict[str, tuple[dict[str, Any], Callable[..., Optimizer], dict[str, Any]
         {"beta2_decay": -0.7, "epsilon": 1e-2, "clip_threshold": 2.0},
         torch.optim.Adafactor,
         {"beta2_decay": -0.7, "eps": (None, 1e-2), "d": 2.0, "foreach": False},
+    ),
+    "muon": (
+        {
+            "momentum": 0.8,
+            "num_steps": 4,
+            "rate_adjustment": "match_rms_adamw",
+            "precision": "bfloat16",
+            "rest_learning_rate": 0.003,
+            "rest_weight_decay": 0.1,
+        },
+        TorchsMuonAndSgd,
+        {"momentum": 0.8, "ns_steps": 4, "adjust_lr_fn": "match_rms_adamw"},
     ),
     "adadelta": ({"rho": 0.8, "epsilon": 1e-3}, torch.optim.Adadelta, {"rho": 0.8, "eps": 1e-3, "foreach": False}),
 }
@@ -72,7 +115,7 @@ def small_network(seed: int = 0) -> nn.Module:
         return build_network(NETWORK, (3, 6, 6), 4).to(memory_format=torch.channels_last)
 
 
-def step(network: nn.Module, optimizer: Optimizer, number: int) -> float:
+def step(network: nn.Module, optimizer: Any, number: int) -> float:
     generator = torch.Generator().manual_seed(number)
     images = torch.randn(8, 3, 6, 6, generator=generator).contiguous(memory_format=torch.channels_last)
     labels = torch.randint(0, 4, (8,), generator=generator)
@@ -160,6 +203,29 @@ class TestEveryOptimizer:
         ):
             torch.testing.assert_close(found, without if found.ndim == 1 else with_decay)
 
+    def test_biases_may_go_faster_and_decay_as_before(self, name: str) -> None:
+        kind = OPTIMIZERS[name].config
+        settings = {"learning_rate": 0.001, "weight_decay": 0.5, "bias_rate": 4, "norm_bias_rate": 16}
+        if name == "muon":
+            settings |= {"rest_learning_rate": 0.001, "rest_weight_decay": 0.5}
+        network = small_network()
+        optimizer = build_optimizer(kind.model_validate(settings), network)
+        names = {id(parameter): name for name, parameter in network.named_parameters()}
+        rates = {names[id(p)]: (g["lr"], g["weight_decay"]) for g in optimizer.param_groups for p in g["params"]}
+        assert rates == {
+            "blocks.block1.convolution.weight": (0.001, 0.5),
+            "blocks.block1.convolution.bias": (0.004, 0.125),
+            "blocks.block2.convolution.weight": (0.001, 0.5),
+            "blocks.block2.normalization.weight": (0.001, 0.5),
+            "blocks.block2.normalization.bias": (0.016, 0.03125),
+            "dense.dense1.linear.weight": (0.001, 0.5),
+            "dense.dense1.linear.bias": (0.004, 0.125),
+            "classifier.weight": (0.001, 0.5),
+            "classifier.bias": (0.004, 0.125),
+        }
+        # The first group's rate is the one that people see.
+        assert names[id(optimizer.param_groups[0]["params"][0])] == "blocks.block1.convolution.weight"
+
 
 class TestWeightDecay:
     @pytest.mark.parametrize(("spare", "expected_bias"), [(True, 1 - 0.1 * 2), (False, 1 - 0.1 * (2 + 0.5 * 1))])
@@ -175,6 +241,16 @@ class TestWeightDecay:
         optimizer.step()
         assert network.weight.item() == pytest.approx(3 - 0.1 * (4 + 0.5 * 3))
         assert network.bias.item() == pytest.approx(expected_bias)
+
+    def test_a_faster_bias_by_hand(self) -> None:
+        # The bias 1 has gradient 2: at 8 times the rate 0.1 and an eighth of the decay 0.5, 1 − 0.8·2 − 0.1·0.5·1.
+        network = nn.Linear(1, 1)
+        with torch.no_grad():
+            network.bias.fill_(1)
+        optimizer = build_optimizer(SgdConfig(learning_rate=0.1, momentum=0, weight_decay=0.5, bias_rate=8), network)
+        (network(torch.tensor([[2.0]])) * 2).sum().backward()
+        optimizer.step()
+        assert network.bias.item() == pytest.approx(1 - 0.8 * 2 - 0.1 * 0.5 * 1)
 
     def test_frozen_weights_are_left_out(self) -> None:
         network = small_network()

@@ -24,6 +24,7 @@ DRAWN: dict[str, dict[str, st.SearchStrategy[Any]]] = {
     "exponential": {"factor": st.floats(0.001, 1)},
     "cosine": {"final": st.floats(0, 0.999)},
     "one_cycle": {"rise": fractions, "start": st.floats(0.001, 1), "final": st.floats(0, 0.999)},
+    "triangular": {"rise": st.floats(0, 0.999), "start": st.floats(0.001, 1), "final": st.floats(0, 0.999)},
     "plateau": {"factor": fractions, "patience_epochs": st.integers(0, 3), "min_improvement": st.floats(0, 0.9)},
 }
 NEEDED: dict[str, dict[str, Any]] = {"multi_step": {"milestones_epochs": [2, 4]}}
@@ -87,7 +88,11 @@ class TestEverySchedule:
         cold = build_schedule(config(name), span)
         warmed = build_schedule(config(name, warmup_epochs=0.4, warmup_start=0.2), span)
         # 0.4 epochs are 4 steps: 0.2, 0.4, 0.6, 0.8 of what follows.
-        if name in ("cosine", "one_cycle"):
+        if name == "triangular":
+            # Without the warm-up's 4 steps 46 are left, the first 0.23 · 46 = 10.58 of them rising from 0.2.
+            risen = 0.2 + 0.8 * 1 / 10.58
+            assert warmed.factor(5) == pytest.approx(risen)
+        if name in ("cosine", "one_cycle", "triangular"):
             first = cold.factor(0)
             expected = [0.2 * first, 0.4 * first, 0.6 * first, 0.8 * first, first]
         else:

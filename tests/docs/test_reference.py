@@ -15,6 +15,7 @@ from conviction.cli.main import app
 from conviction.core.registry import Registry
 from conviction.data.source import SOURCES
 from conviction.data.standardize import STANDARDIZATIONS
+from conviction.fit.lookahead import LookaheadConfig
 from conviction.fit.loss import LOSSES
 from conviction.fit.optimizer import OPTIMIZERS
 from conviction.fit.schedule import SCHEDULES
@@ -91,6 +92,14 @@ def choices_page() -> str:
     for name, title in (("BlockConfig", "A block"), ("PoolingConfig", "Pooling"), ("DenseConfig", "A dense layer")):
         schema = NETWORKS["blocks"].config.model_json_schema()["$defs"][name]
         lines += ["", f"## {title}", "", *_settings_table(schema)]
+    lines += [
+        "",
+        "## Lookahead",
+        "",
+        "`lookahead` of any optimiser.",
+        "",
+        *_settings_table(LookaheadConfig.model_json_schema()),
+    ]
     for key in ("split", "stopping", "fit"):
         definition = Recipe.model_fields[key].annotation
         assert definition is not None

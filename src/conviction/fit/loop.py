@@ -16,6 +16,7 @@ from conviction.core.device import peak_memory_bytes
 from conviction.core.errors import TrainingDiverged
 from conviction.core.records import EpochRecord, Score, Timing
 from conviction.data.stream import Batch, Stream
+from conviction.fit.lookahead import Lookahead
 from conviction.fit.loss import Loss
 from conviction.fit.plain_optimizer import step
 from conviction.fit.progressive import SizeStep, shrunk, size_in_epoch
@@ -42,6 +43,7 @@ class Trainer:
     gradient_clip_norm: float | None = None
     measure_train_fixed: bool = False
     progressive_sizes: Sequence[SizeStep] = ()
+    lookahead: Lookahead | None = None
 
     def __post_init__(self) -> None:
         self._base_rates = [group["lr"] for group in self.optimizer.param_groups]
@@ -78,11 +80,15 @@ class Trainer:
         weighted = torch.zeros((), dtype=torch.float64, device=self.train.device)
         correct = torch.zeros((), dtype=torch.int64, device=self.train.device)
         self.network.train()
+        if self.lookahead:
+            self.lookahead.begin_epoch(epoch)
         with rng.torch_default(self.seed, "dropout", epoch):
             shuffled = self.train.shuffled(rng.generator(self.seed, "shuffle", epoch), epoch, self.seed)
             for index, batch in enumerate(shuffled):
                 self._set_rates(first_step + index)
                 loss, logits = self.take_step(shrunk(batch, size_px))
+                if self.lookahead:
+                    self.lookahead.after_step(first_step + index + 1)
                 losses.append(loss)
                 # Weighted by the batch's size: a mean of means would over-weight a short last batch.
                 weighted += loss.double() * len(batch.labels)
@@ -90,6 +96,8 @@ class Trainer:
                 if (index + 1) % _CHECK_EVERY_STEPS == 0 or index + 1 == num_steps:
                     self._refuse_divergence(losses, epoch, first_step)
                 on_step(index + 1, num_steps)
+        if self.lookahead:
+            self.lookahead.end_epoch()
         count = len(self.train)
         return Score(int(self._over_all(correct)) / count, self._over_all(weighted).item() / count, count)
 

@@ -1,7 +1,7 @@
 """The optimisers of torch.optim that make sense for training a classifier in mini-batches.
 
 Left out: LBFGS and Rprop (full batches), SparseAdam (sparse gradients), ASGD (its averaged weights are not those that
-torch leaves in the network), Muon (matrices alone, so that it needs a second optimiser beside it).
+torch leaves in the network). Muon is our own, as torch's takes matrices alone and needs a second optimiser beside it.
 """
 
 from __future__ import annotations
@@ -15,8 +15,12 @@ from torch import nn
 from torch.optim import Optimizer
 
 from conviction.core.config import Config
+from conviction.core.device import PrecisionName, choose_precision
 from conviction.core.registry import Registry
+from conviction.fit.lookahead import LookaheadConfig
+from conviction.fit.muon import Muon, RateAdjustment
 from conviction.fit.plain_optimizer import plain_construction, step
+from conviction.fit.weight_kind import WeightKind, kinds_of_weights
 
 Rate = Annotated[float, Field(gt=0)]
 Decay = Annotated[float, Field(ge=0, lt=1)]
@@ -33,6 +37,21 @@ class OptimizerConfig(Config):
     decay_biases_and_norms: bool = Field(
         True, description="false: weight decay spares biases and the weights of normalisations"
     )
+    bias_rate: Rate = Field(1.0, description="Times the rate for biases of layers, whose decay is divided by it")
+    norm_bias_rate: Rate = Field(
+        1.0, description="Times the rate for biases of normalisations, whose decay is divided by it"
+    )
+    lookahead: LookaheadConfig | None = None
+
+    def settings_for(self, kind: WeightKind) -> dict[str, Any]:
+        """The rate and decay of such weights; where the rate is multiplied, a step still decays them as others."""
+        return self._scaled(kind, self.learning_rate, self.weight_decay)
+
+    def _scaled(self, kind: WeightKind, rate: float, decay: float) -> dict[str, Any]:
+        factor = {"bias": self.bias_rate, "norm_bias": self.norm_bias_rate}.get(kind, 1.0)
+        if kind in ("bias", "norm_scale", "norm_bias") and not self.decay_biases_and_norms:
+            decay = 0.0
+        return {"lr": rate * factor, "weight_decay": decay / factor}
 
 
 class SgdConfig(OptimizerConfig):
@@ -129,22 +148,54 @@ class AdafactorConfig(OptimizerConfig):
     clip_threshold: float = Field(1.0, ge=1, description="Most root mean square of a step")
 
 
+class MuonConfig(OptimizerConfig):
+    """Kernels and matrices by orthogonal momentum; the classifier, biases and normalisations by SGD (Nesterov)."""
+
+    name: Literal["muon"] = "muon"
+    learning_rate: Rate = 0.02
+    momentum: Decay = 0.95
+    nesterov: bool = True
+    num_steps: int = Field(5, ge=1, le=20, description="Newton–Schulz iterations of each step")
+    rate_adjustment: RateAdjustment = Field(
+        "original", description="Times √max(1, rows / columns); match_rms_adamw: times 0.2·√max(rows, columns)"
+    )
+    normalize_weights: bool = Field(
+        False, description="Before each step, bring each layer's kernels to the norm √filters"
+    )
+    precision: PrecisionName = Field("auto", description="In which the iterations compute")
+    rest_learning_rate: Rate = Field(0.1, description="Rate of what is no matrix, and of the classifier")
+    rest_weight_decay: float = Field(0.0, ge=0, description="Its weight decay, added to the gradient")
+    rest_momentum: Decay = Field(0.9, description="Its momentum")
+
+    def settings_for(self, kind: WeightKind) -> dict[str, Any]:
+        """Orthogonal steps for matrices, SGD's for all else."""
+        if kind == "matrix":
+            return {
+                **self._scaled(kind, self.learning_rate, self.weight_decay),
+                "rate_adjustment": self.rate_adjustment,
+                "normalize_weights": self.normalize_weights,
+            }
+        rest = self._scaled(kind, self.rest_learning_rate, self.rest_weight_decay)
+        is_nesterov = self.rest_momentum > 0
+        return {**rest, "momentum": self.rest_momentum, "nesterov": is_nesterov, "orthogonal": False}
+
+
 OPTIMIZERS: Registry[Callable[[Any, list[dict[str, Any]]], Optimizer]] = Registry("optimizer")
 
 
 def build_optimizer(config: OptimizerConfig, network: nn.Module) -> Optimizer:
-    """The optimiser over the network's trainable weights, in two groups where decay spares some of them."""
-    trainable = [parameter for parameter in network.parameters() if parameter.requires_grad]
-    if config.decay_biases_and_norms or config.weight_decay == 0:
-        return _built(config, [{"params": trainable}])
-    # Biases and the weights of normalisations are the vectors; kernels and matrices have more dimensions.
-    decayed = [parameter for parameter in trainable if parameter.ndim > 1]
-    spared = [parameter for parameter in trainable if parameter.ndim <= 1]
-    groups: list[dict[str, Any]] = [{"params": decayed}, {"params": spared, "weight_decay": 0.0}]
-    return _built(config, groups)
+    """The optimiser over the network's trainable weights, in a group for each set of rates and decays.
 
-
-def _built(config: OptimizerConfig, groups: list[dict[str, Any]]) -> Optimizer:
+    The first group is that of the kernels, whose rate is shown.
+    """
+    groups: list[dict[str, Any]] = [{"params": [], **config.settings_for("matrix")}]
+    for parameter, kind in kinds_of_weights(network):
+        settings = config.settings_for(kind)
+        group = next((group for group in groups if {**group, "params": None} == {"params": None, **settings}), None)
+        if group is None:
+            group = {"params": [], **settings}
+            groups.append(group)
+        group["params"].append(parameter)
     with plain_construction():
         return OPTIMIZERS[config.name].build(config, groups)
 
@@ -253,6 +304,19 @@ def _adafactor(config: AdafactorConfig, groups: list[dict[str, Any]]) -> Optimiz
         eps=(None, config.epsilon),
         d=config.clip_threshold,
     )
+
+
+@OPTIMIZERS.register(
+    "muon",
+    MuonConfig,
+    "Kernels and matrices by orthogonal momentum, all else by SGD",
+    reference="K. Jordan, Muon: An optimizer for hidden layers in neural networks, 2024",
+)
+def _muon(config: MuonConfig, groups: list[dict[str, Any]]) -> Optimizer:
+    trained = [parameter for group in groups for parameter in group["params"]]
+    device = trained[0].device if trained else torch.device("cpu")
+    dtype = torch.bfloat16 if choose_precision(config.precision, device) == "bfloat16" else torch.float32
+    return Muon(groups, config.momentum, config.nesterov, config.num_steps, dtype)
 
 
 def numbers_remembered(config: OptimizerConfig) -> float:

@@ -78,6 +78,15 @@ class OneCycleConfig(ScheduleConfig):
     final: float = Field(4e-6, ge=0, lt=1, description="Factor at the last step")
 
 
+class TriangularConfig(ScheduleConfig):
+    """Straight up to the rate over `rise` of the steps, then straight down."""
+
+    name: Literal["triangular"] = "triangular"
+    rise: float = Field(0.23, ge=0, lt=1, description="Share of the steps that rise")
+    start: float = Field(0.2, gt=0, le=1, description="Factor at the first step")
+    final: float = Field(0.07, ge=0, lt=1, description="Factor that the last step would be followed by")
+
+
 class PlateauConfig(ScheduleConfig):
     """Multiply by `factor` when the validation loss has not improved for more than `patience_epochs`."""
 
@@ -217,6 +226,26 @@ def _one_cycle(config: OneCycleConfig, span: Span) -> Schedule:
         if place <= top:
             return between(config.start, 1.0, place / top if top > 0 else 1.0)
         return between(1.0, config.final, (place - top) / (end - top) if end > top else 1.0)
+
+    return Shape(_warm(config, span, shape))
+
+
+@SCHEDULES.register(
+    "triangular",
+    TriangularConfig,
+    "Straight up, then straight down",
+    reference="K. Jordan, 94% on CIFAR-10 in 3.29 seconds on a single GPU, 2024, arXiv:2404.00498",
+)
+def _triangular(config: TriangularConfig, span: Span) -> Schedule:
+    num_warm = _num_warm(config, span)
+    num_steps = max(1, span.num_steps - num_warm)
+    top = config.rise * num_steps
+
+    def shape(step: int) -> float:
+        place = max(0, step - num_warm)
+        if place < top:
+            return config.start + (1 - config.start) * place / top
+        return 1 + (config.final - 1) * (place - top) / (num_steps - top)
 
     return Shape(_warm(config, span, shape))
 

@@ -12,6 +12,7 @@ from conviction.core.errors import DataError
 from conviction.data.stream import Share
 from conviction.fit.checkpoint import load_checkpoint_weights
 from conviction.fit.distributed import SharedTrainer
+from conviction.fit.lookahead import Lookahead
 from conviction.fit.loop import Trainer
 from conviction.fit.loss import build_loss
 from conviction.fit.optimizer import build_optimizer
@@ -85,11 +86,13 @@ def build_trainer(prepared: Prepared, network: nn.Module | None = None, share: S
     network = network or _placed(_drawn(prepared), prepared)
     check_sizes(network, prepared.input_shape, recipe.fit.progressive_sizes)
     training_stream = replace(prepared.training_stream(), share=share)
+    span = Span(recipe.fit.epochs, training_stream.num_batches)
+    lookahead = recipe.optimizer.lookahead
     kind = SharedTrainer if share else Trainer
     return kind(
         network=network,
         optimizer=build_optimizer(recipe.optimizer, network),
-        schedule=build_schedule(recipe.schedule, Span(recipe.fit.epochs, training_stream.num_batches)),
+        schedule=build_schedule(recipe.schedule, span),
         loss=build_loss(recipe.loss),
         train=prepared.on_device(training_stream),
         validation=prepared.on_device(prepared.stream(prepared.splits.validation)),
@@ -98,4 +101,5 @@ def build_trainer(prepared: Prepared, network: nn.Module | None = None, share: S
         gradient_clip_norm=recipe.fit.gradient_clip_norm,
         measure_train_fixed=recipe.fit.measure_train_fixed,
         progressive_sizes=recipe.fit.progressive_sizes,
+        lookahead=Lookahead(lookahead, network, span.num_steps) if lookahead else None,
     )

@@ -23,6 +23,7 @@ from conviction.fit.schedule import (
     ScheduleConfig,
     Span,
     StepConfig,
+    TriangularConfig,
     build_schedule,
 )
 
@@ -199,3 +200,25 @@ class TestSettings:
     def test_the_length_of_a_training(self) -> None:
         assert Span(7, 3).num_steps == 21
         assert math.isclose(build_schedule(CosineConfig(), Span(7, 3)).factor(21), 0, abs_tol=1e-12)
+
+
+class TestTriangular:
+    def test_by_hand(self) -> None:
+        # Ten steps, four of them up from 0.2 by 0.2 each, then six down from 1 by 0.15 each.
+        found = ours(TriangularConfig(rise=0.4, start=0.2, final=0.1), Span(2, 5))
+        expected = [0.2, 0.4, 0.6, 0.8, 1.0, 0.85, 0.7, 0.55, 0.4, 0.25]
+        assert found == pytest.approx([RATE * factor for factor in expected])
+
+    def test_without_a_rise_it_is_a_line_down(self) -> None:
+        found = ours(TriangularConfig(rise=0, final=0), Span(1, 4))
+        assert found == pytest.approx([RATE * factor for factor in (1.0, 0.75, 0.5, 0.25)])
+
+    def test_the_published_values(self) -> None:
+        # K. Jordan, 2024: from 0.2 of the rate, the peak at 23 % of the steps, to 0.07 at the end.
+        schedule = build_schedule(TriangularConfig(), Span(10, 100))
+        assert [schedule.factor(step) for step in (0, 115, 230, 615, 1000)] == pytest.approx([0.2, 0.6, 1, 0.535, 0.07])
+
+    def test_the_peak_may_fall_between_two_steps(self) -> None:
+        found = ours(TriangularConfig(rise=0.5, start=0.5, final=0), Span(1, 3))
+        # The peak is at step 1.5: two thirds of the way up, then a third of the way down.
+        assert found == pytest.approx([RATE * factor for factor in (0.5, 0.5 + 0.5 / 1.5, 1 - 0.5 / 1.5)])

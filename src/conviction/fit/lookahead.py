@@ -1,0 +1,62 @@
+"""Lookahead: slow weights follow the optimiser's fast ones, which start again from them every few steps."""
+
+from __future__ import annotations
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from conviction.core.config import Config
+
+
+class LookaheadConfig(Config):
+    """slow ← d·slow + (1 − d)·fast every so many steps, then fast ← slow; d = decay · (share of the steps done)^power.
+
+    Source: M. Zhang et al., Lookahead optimizer: k steps forward, 1 step back, 2019.
+    """
+
+    every_steps: int = Field(5, ge=1, description="Steps of the optimiser between two of the slow weights")
+    decay: float = Field(0.5, ge=0, lt=1, description="Share of the slow weights that stays")
+    decay_power: float = Field(0.0, ge=0, description="The decay grows with the share of steps done, to this power")
+    start_epochs: int = Field(0, ge=0, description="Epochs before it begins")
+
+
+class Lookahead:
+    """The slow weights, and the running statistics that belong to them.
+
+    Every epoch that it takes part in begins and ends with the slow weights in the network. So a checkpoint, which is
+    written between epochs, holds them already, and resuming needs nothing more.
+    """
+
+    def __init__(self, config: LookaheadConfig, network: nn.Module, num_steps: int) -> None:
+        self._config = config
+        self._network = network
+        self._num_steps = num_steps
+        self._slow: list[Tensor] | None = None
+
+    @torch.no_grad()
+    def begin_epoch(self, epoch: int) -> None:
+        """Take the network's weights for the slow ones, unless this epoch, counted from 1, comes too early."""
+        self._slow = [fast.clone() for fast in self._fast()] if epoch > self._config.start_epochs else None
+
+    @torch.no_grad()
+    def after_step(self, step: int) -> None:
+        """Once `step` steps of the whole training are done."""
+        if self._slow is None or step % self._config.every_steps:
+            return
+        stays = self._config.decay * (step / self._num_steps) ** self._config.decay_power
+        for slow, fast in zip(self._slow, self._fast(), strict=True):
+            slow.lerp_(fast, 1 - stays)
+            fast.copy_(slow)
+
+    @torch.no_grad()
+    def end_epoch(self) -> None:
+        """Put the slow weights into the network; steps since they last moved are dropped."""
+        if self._slow is None:
+            return
+        for slow, fast in zip(self._slow, self._fast(), strict=True):
+            fast.copy_(slow)
+        self._slow = None
+
+    def _fast(self) -> list[Tensor]:
+        return [tensor for tensor in self._network.state_dict().values() if tensor.is_floating_point()]
