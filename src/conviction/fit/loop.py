@@ -22,6 +22,7 @@ from conviction.fit.plain_optimizer import step
 from conviction.fit.progressive import SizeStep, shrunk, size_in_epoch
 from conviction.fit.schedule import Schedule
 from conviction.metrics.accuracy import score
+from conviction.nets.block import set_trained
 from conviction.predict import autocast, predict
 
 # How many steps may pass before the losses are looked at: reading each one would stop a GPU.
@@ -80,6 +81,7 @@ class Trainer:
         weighted = torch.zeros((), dtype=torch.float64, device=self.train.device)
         correct = torch.zeros((), dtype=torch.int64, device=self.train.device)
         self.network.train()
+        set_trained(self.network, epoch)
         if self.lookahead:
             self.lookahead.begin_epoch(epoch)
         with rng.torch_default(self.seed, "dropout", epoch):

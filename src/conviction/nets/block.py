@@ -14,7 +14,8 @@ from conviction.core.config import Config
 from conviction.core.errors import ConfigError
 from conviction.core.registry import Registry
 from conviction.nets.algebra import conv_output, pool_output
-from conviction.nets.freezing import freeze
+from conviction.nets.freezing import freeze, is_frozen
+from conviction.nets.initialization import make_dirac, refuse_whitening
 from conviction.nets.layer import (
     ACTIVATIONS,
     DENSE_NORMALIZATIONS,
@@ -29,6 +30,13 @@ Stage = Literal["convolution", "normalization", "activation", "pooling", "dropou
 STAGES: tuple[Stage, ...] = ("convolution", "normalization", "activation", "pooling", "dropout")
 Pixels = Annotated[int, Field(ge=1, le=4096)]
 Probability = Annotated[float, Field(ge=0, lt=1)]
+Initialization = Literal["default", "dirac", "whitening"]
+# Which normalisations have what may be set of them.
+_NORMALIZATION_SETTINGS: dict[str, tuple[NormalizationName, ...]] = {
+    "normalization_scale": ("batch", "layer"),
+    "normalization_momentum": ("batch",),
+    "normalization_epsilon": ("batch", "layer"),
+}
 
 
 class NetworkConfig(Config):
@@ -74,7 +82,18 @@ class BlockConfig(Config):
         "same", description="same: the output has the input's size divided by the stride, rounded up"
     )
     bias: bool = True
+    initialization: Initialization = Field(
+        "default", description="dirac: the first filters pass their channel on; whitening: from training images"
+    )
+    whitening_epsilon: float = Field(5e-4, gt=0, description="Added to each variance that whitening divides by")
+    frozen: bool = Field(False, description="The kernels stay as they were initialised; the bias still trains")
+    bias_epochs: int | None = Field(None, ge=1, description="The bias trains in so many epochs; null: in all")
     normalization: NormalizationName = "none"
+    normalization_scale: bool = Field(True, description="false: it shifts by a trained bias, and its scale stays 1")
+    normalization_momentum: float = Field(
+        0.1, gt=0, le=1, description="Share of each batch in batch normalisation's running statistics"
+    )
+    normalization_epsilon: float = Field(1e-5, gt=0, lt=1, description="Added to each variance that is divided by")
     activation: ActivationName = "relu"
     pooling: PoolingConfig | None = None
     dropout: Probability = 0.0
@@ -95,6 +114,31 @@ class BlockConfig(Config):
             )
         return self
 
+    @model_validator(mode="after")
+    def _initialization_fits(self) -> BlockConfig:
+        if self.initialization == "dirac" and self.kernel_px % 2 == 0:
+            raise ValueError(f"`initialization: dirac` needs an odd kernel, but got kernel_px={self.kernel_px}.")
+        if self.initialization == "whitening" and self.filters % 2:
+            raise ValueError(
+                "`initialization: whitening` needs an even number of filters, each with its negative, but got "
+                f"filters={self.filters}."
+            )
+        if self.bias_epochs is not None and not self.bias:
+            raise ValueError(f"`bias_epochs` needs `bias: true`, but got bias_epochs={self.bias_epochs}, bias=False.")
+        return self
+
+    @model_validator(mode="after")
+    def _normalization_has_such_settings(self) -> BlockConfig:
+        for key, kinds in _NORMALIZATION_SETTINGS.items():
+            value = getattr(self, key)
+            if self.normalization not in kinds and value != type(self).model_fields[key].default:
+                shown = " or ".join(f"`{kind}`" for kind in kinds)
+                raise ValueError(
+                    f"`{key}` is a setting of `normalization`: {shown}, but got {key}={value}, "
+                    f"normalization={self.normalization!r}."
+                )
+        return self
+
 
 class DenseConfig(Config):
     """One fully connected layer, then normalisation, activation and dropout."""
@@ -113,21 +157,56 @@ class BlocksConfig(NetworkConfig):
     blocks: tuple[BlockConfig, ...] = ()
     global_pooling: Literal["none", "average", "max"] = "none"
     dense: tuple[DenseConfig, ...] = ()
+    classifier_bias: bool = True
+    logit_scale: float = Field(1.0, gt=0, description="The logits are multiplied by it")
+
+    @model_validator(mode="after")
+    def _whitening_sees_images(self) -> BlocksConfig:
+        for number, block in enumerate(self.blocks):
+            if block.initialization == "whitening" and (number or block.order[0] != "convolution"):
+                raise ValueError(
+                    "`initialization: whitening` is made from images, so that nothing may come before it: it needs "
+                    f"the first block, its convolution first, but stands in blocks.{number}."
+                )
+        return self
+
+
+class Scale(nn.Module):
+    """Multiplication by one fixed number."""
+
+    def __init__(self, factor: float) -> None:
+        super().__init__()
+        self.factor = factor
+
+    def forward(self, values: Float[Tensor, "B K"]) -> Float[Tensor, "B K"]:
+        """Each value times the factor."""
+        return values * self.factor
+
+    def extra_repr(self) -> str:
+        """The factor, as torch shows a layer."""
+        return f"{self.factor:g}"
 
 
 class BlockNetwork(nn.Module):
-    """Logits from images: `blocks`, flattening, `dense`, `classifier`."""
+    """Logits from images: `blocks`, flattening, `dense`, `classifier`, and `scale` where the logits are scaled.
+
+    `bias_epochs` says of biases, by their names, in how many epochs they train; `whitening_epsilon` is None unless the
+    first convolution's kernels are to be made from images.
+    """
 
     def __init__(self, blocks: nn.Sequential, dense: nn.Sequential, classifier: nn.Linear) -> None:
         super().__init__()
         self.blocks = blocks
         self.dense = dense
         self.classifier = classifier
+        self.scale: Scale | None = None
+        self.bias_epochs: dict[str, int] = {}
+        self.whitening_epsilon: float | None = None
 
     def forward(self, images: Float[Tensor, "B C H W"]) -> Float[Tensor, "B K"]:
         """Logits, before any softmax."""
         logits: Tensor = self.classifier(self.dense(self.blocks(images).flatten(1)))
-        return logits
+        return logits if self.scale is None else self.scale(logits)
 
 
 NETWORKS: Registry[Callable[[NetworkConfig, tuple[int, int, int], int], nn.Module]] = Registry("network")
@@ -162,7 +241,16 @@ def _build_blocks(config: NetworkConfig, input_shape: tuple[int, int, int], num_
     for number, layer in enumerate(config.dense, start=1):
         dense[f"dense{number}"] = _build_dense(layer, num_features)
         num_features = layer.units
-    return BlockNetwork(nn.Sequential(blocks), nn.Sequential(dense), nn.Linear(num_features, num_classes))
+    classifier = nn.Linear(num_features, num_classes, bias=config.classifier_bias)
+    network = BlockNetwork(nn.Sequential(blocks), nn.Sequential(dense), classifier)
+    if config.logit_scale != 1:
+        network.scale = Scale(config.logit_scale)
+    for number, block in enumerate(config.blocks, start=1):
+        if block.bias_epochs is not None:
+            network.bias_epochs[f"blocks.block{number}.convolution.bias"] = block.bias_epochs
+        if block.initialization == "whitening":
+            network.whitening_epsilon = block.whitening_epsilon
+    return network
 
 
 def _build_block(
@@ -173,13 +261,15 @@ def _build_block(
     for stage in config.order:
         channels, height, width = shape
         if stage == "convolution":
+            if config.initialization == "whitening":
+                refuse_whitening(config.filters, channels, config.kernel_px, path)
             stages.update(_convolution(config, channels))
             sides = [_convolved(config, side, path, shape) for side in (height, width)]
             shape = (config.filters, sides[0], sides[1])
         elif stage == "normalization" and config.normalization != "none":
             if config.normalization == "layer" and channels * height * width == 1:
                 raise _too_small(path, "a layer normalisation of one number", shape)
-            stages[stage] = MAP_NORMALIZATIONS[config.normalization](channels)
+            stages[stage] = _normalization(config, channels)
         elif stage == "activation" and config.activation != "none":
             stages[stage] = _activation(config.activation, may_overwrite=bool(stages.keys() - {"dropout"}))
         elif stage == "pooling" and config.pooling:
@@ -189,6 +279,17 @@ def _build_block(
         elif stage == "dropout" and config.dropout:
             stages[stage] = nn.Dropout(config.dropout)
     return nn.Sequential(stages), shape
+
+
+def _normalization(config: BlockConfig, num_channels: int) -> nn.Module:
+    assert config.normalization != "none"
+    layer = MAP_NORMALIZATIONS[config.normalization](num_channels)
+    if isinstance(layer, nn.BatchNorm2d):
+        layer.momentum = config.normalization_momentum
+    if isinstance(layer, nn.BatchNorm2d | nn.GroupNorm):
+        layer.eps = config.normalization_epsilon
+        layer.weight.requires_grad_(config.normalization_scale)
+    return layer
 
 
 def _activation(name: ActivationName, may_overwrite: bool) -> nn.Module:
@@ -207,6 +308,9 @@ def _convolution(config: BlockConfig, in_channels: int) -> dict[str, nn.Module]:
     convolution = nn.Conv2d(
         in_channels, config.filters, config.kernel_px, stride=config.stride_px, padding=padding or 0, bias=config.bias
     )
+    if config.initialization == "dirac":
+        make_dirac(convolution)
+    convolution.weight.requires_grad_(not config.frozen)
     if padding is not None:
         return {"convolution": convolution}
     # As torch's own `padding="same"` does it, which warns at every even kernel.
@@ -263,6 +367,14 @@ def _build_dense(config: DenseConfig, num_features: int) -> nn.Sequential:
     if config.dropout:
         stages["dropout"] = nn.Dropout(config.dropout)
     return nn.Sequential(stages)
+
+
+def set_trained(network: nn.Module, epoch: int) -> None:
+    """Let those biases train that train in this epoch, counted from 1, and freeze those whose epochs are over."""
+    for name, num_epochs in getattr(network, "bias_epochs", {}).items():
+        # What `network.freeze` froze stays so.
+        if not is_frozen(network.get_submodule(name.rpartition(".")[0])):
+            network.get_parameter(name).requires_grad_(epoch <= num_epochs)
 
 
 def num_parameters(network: nn.Module) -> int:

@@ -14,9 +14,12 @@ def in_a_row(network: nn.Module) -> nn.Module:
     """A network of blocks as its layers in a row, which is what its `forward` calls; any other as it is."""
     if not isinstance(network, BlockNetwork):
         return network
-    return nn.Sequential(
-        OrderedDict(blocks=network.blocks, flatten=nn.Flatten(), dense=network.dense, classifier=network.classifier)
+    layers = OrderedDict[str, nn.Module](
+        blocks=network.blocks, flatten=nn.Flatten(), dense=network.dense, classifier=network.classifier
     )
+    if network.scale is not None:
+        layers["scale"] = network.scale
+    return nn.Sequential(layers)
 
 
 class Shapes(fx.Interpreter):

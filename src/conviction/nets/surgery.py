@@ -14,6 +14,7 @@ import torch
 from torch import fx, nn
 
 from conviction.core.errors import ConfigError
+from conviction.nets.block import BlockNetwork
 from conviction.nets.dispatch import MetaMode, compiler_left_out
 from conviction.nets.field import AXES
 from conviction.nets.graph import Shapes, in_a_row
@@ -79,7 +80,14 @@ def map_stride(sliding: nn.Module, input_shape: tuple[int, int, int]) -> tuple[i
 def _followed(network: nn.Module) -> fx.GraphModule:
     """A copy of the network as a graph of its operations."""
     # What torch.compile gives holds the network itself.
-    copied = in_a_row(copy.deepcopy(getattr(network, "_orig_mod", network)).eval())
+    copied = copy.deepcopy(getattr(network, "_orig_mod", network)).eval()
+    if isinstance(copied, BlockNetwork) and copied.scale is not None:
+        # Into the weights before it, which are the copy's own.
+        with torch.no_grad():
+            for weight in copied.classifier.parameters():
+                weight.mul_(copied.scale.factor)
+        copied.scale = None
+    copied = in_a_row(copied)
     try:
         return fx.symbolic_trace(copied)
     except Exception as error:  # the user's own code may raise anything

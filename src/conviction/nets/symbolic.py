@@ -84,7 +84,7 @@ class _Writer:
         for number, dense in enumerate(config.dense, start=1):
             features = self._dense(dense, number, len(config.dense), features)
         classes = self.named("K", "classes", num_classes)
-        self._linear(features, classes)
+        self._linear(features, classes, config.classifier_bias)
 
     def named(self, letter: str, meaning: str, value: int) -> sympy.Symbol:
         self.symbols.setdefault(letter, Symbol(letter, meaning, value))
@@ -127,8 +127,8 @@ class _Writer:
             self.weights += 2 * units
         return units
 
-    def _linear(self, features: sympy.Expr, units: sympy.Expr) -> None:
-        self.weights += (features + 1) * units
+    def _linear(self, features: sympy.Expr, units: sympy.Expr, bias: bool = True) -> None:
+        self.weights += (features + (1 if bias else 0)) * units
         self.macs += features * units
 
 

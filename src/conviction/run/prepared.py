@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from conviction.augment import augmented_shape, build_augmentations
 from conviction.core.device import MemoryFormat, choose_device, choose_precision, keep_freed_memory, num_threads
@@ -27,6 +29,8 @@ from conviction.run.recipe import Recipe, load_recipe
 PREDICTION_BATCH = {"cpu": 128, "cuda": 1024}
 # Predicting keeps no gradients; but who lowered fit.batch_size for lack of memory means it here too.
 _MOST_TIMES_LARGER = 4
+# As many as the published recipe whitens by.
+_SAMPLE_SIZE = 5000
 
 
 @dataclass(frozen=True)
@@ -115,6 +119,15 @@ class Prepared:
             batch_size=self.recipe.fit.batch_size,
             augment=augment if self.recipe.augment else None,
         )
+
+    def sample_of_training(self) -> Iterator[Tensor]:
+        """At most 5,000 training images (B, C, H, W) as the network sees them, in batches: the same each time.
+
+        Spread evenly over the split, since a folder's first pictures are of one class.
+        """
+        rows = self.splits.train
+        places = np.linspace(0, len(rows) - 1, min(_SAMPLE_SIZE, len(rows))).round().astype(np.int64)
+        return (batch.images for batch in self.stream(rows[places]).in_order())
 
     def stream(self, rows: np.ndarray) -> Stream:
         """The given rows, for prediction."""

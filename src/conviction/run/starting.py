@@ -21,6 +21,7 @@ from conviction.fit.schedule import Span, build_schedule
 from conviction.fit.watcher import Watcher
 from conviction.nets import build_network, load_starting_weights
 from conviction.nets.dropout import with_bit_dropout
+from conviction.nets.initialization import initialize_from_images, needs_images
 from conviction.nets.starting_weights import weights_digest
 from conviction.run.prepared import Prepared
 from conviction.run.recipe import Recipe, load_recipe
@@ -42,6 +43,8 @@ def network_to_begin_with(prepared: Prepared, watcher: Watcher) -> nn.Module:
     Raises: ConfigError where network and pictures do not fit; DataError where the weights do not.
     """
     network = _drawn(prepared)
+    if needs_images(network):
+        initialize_from_images(network, prepared.sample_of_training())
     for note in load_starting_weights(prepared.recipe.network, network):
         watcher.note(note)
     return _placed(network, prepared)

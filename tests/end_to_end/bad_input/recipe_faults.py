@@ -42,6 +42,62 @@ command_case(
 )
 command_case(
     "Recipe",
+    "whitening behind another block",
+    "config",
+    ("nothing may come before it", "blocks.1"),
+    *digits_with("network.blocks.1.initialization=whitening"),
+)
+command_case(
+    "Recipe",
+    "more whitening filters than there are directions",
+    "config",
+    ("network.blocks.0", "at most 18 filters", "filters=32"),
+    *digits_with("network.blocks.0.initialization=whitening"),
+)
+command_case(
+    "Recipe",
+    "odd number of whitening filters",
+    "config",
+    ("even number of filters", "filters=9"),
+    *digits_with("network.blocks.0.initialization=whitening", "network.blocks.0.filters=9"),
+)
+command_case(
+    "Recipe",
+    "identity of an even kernel",
+    "config",
+    ("dirac` needs an odd kernel", "kernel_px=2"),
+    *digits_with("network.blocks.1.initialization=dirac", "network.blocks.1.kernel_px=2"),
+)
+command_case(
+    "Recipe",
+    "epochs of a bias that is not there",
+    "config",
+    ("`bias_epochs` needs `bias: true`", "bias_epochs=3"),
+    *digits_with("network.blocks.0.bias=false", "network.blocks.0.bias_epochs=3"),
+)
+command_case(
+    "Recipe",
+    "setting of a normalisation that is not there",
+    "config",
+    ("`normalization_momentum` is a setting of", "normalization='layer'"),
+    *digits_with("network.blocks.0.normalization=layer", "network.blocks.0.normalization_momentum=0.4"),
+)
+command_case(
+    "Recipe",
+    "Lookahead that never moves",
+    "config",
+    ("optimizer.lookahead.decay", "got 1"),
+    *digits_with("optimizer.lookahead.decay=1"),
+)
+command_case(
+    "Recipe",
+    "unknown rate adjustment",
+    "config",
+    ("optimizer.rate_adjustment", "match_rms_adamw"),
+    *digits_with("optimizer=muon", "optimizer.rate_adjustment=adamw"),
+)
+command_case(
+    "Recipe",
     "unknown augmentation",
     "config",
     ("augment.0", "Did you mean 'horizontal_flip'?"),

@@ -1,0 +1,138 @@
+"""The ingredients of the speed recipes together, in a training as a user starts it."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.lib.stride_tricks import sliding_window_view
+from torch import Tensor
+
+import conviction
+from conviction import Run
+from conviction.core.records import EpochRecord
+from conviction.fit.checkpoint import load_tensors
+from conviction.fit.watcher import Watcher
+from conviction.run.prepared import Machine, Prepared, prepare
+from conviction.run.recipe import load_recipe
+from conviction.run.training import build_trainer
+
+DIRAC = {
+    "bias": False,
+    "initialization": "dirac",
+    "activation": "gelu",
+    "normalization": "batch",
+    "normalization_scale": False,
+    "normalization_momentum": 0.4,
+}
+WHITENING = {
+    "filters": 8,
+    "kernel_px": 2,
+    "padding_px": 0,
+    "activation": "gelu",
+    "initialization": "whitening",
+    "frozen": True,
+    "bias_epochs": 2,
+}
+LOOKAHEAD = {"every_steps": 3, "decay": 0.6, "decay_power": 1, "start_epochs": 1}
+SGD = {"name": "sgd", "learning_rate": 0.5, "nesterov": True, "norm_bias_rate": 16, "weight_decay": 0.001}
+MUON = {"name": "muon", "learning_rate": 0.05, "normalize_weights": True, "norm_bias_rate": 4}
+SETTINGS: dict[str, Any] = {
+    "network": {
+        "name": "blocks",
+        "blocks": [WHITENING, {"filters": 12, **DIRAC, "pooling": {}}],
+        "global_pooling": "max",
+        "classifier_bias": False,
+        "logit_scale": 0.2,
+    },
+    "augment": ["alternating_flip"],
+    "schedule": "triangular",
+    "fit": {"epochs": 4, "batch_size": 200},
+}
+KERNELS, BIAS = "blocks.block1.convolution.weight", "blocks.block1.convolution.bias"
+
+
+@pytest.fixture(params=[SGD, MUON], ids=lambda optimizer: optimizer["name"])
+def settings(request: pytest.FixtureRequest) -> dict[str, Any]:
+    return {**SETTINGS, "optimizer": {**request.param, "lookahead": LOOKAHEAD}}
+
+
+def prepared(settings: dict[str, Any]) -> Prepared:
+    recipe = load_recipe("digits", settings)
+    return prepare(recipe, Machine.for_recipe(recipe))
+
+
+class Interrupter(Watcher):
+    """Presses Ctrl-C once an epoch has ended."""
+
+    def __init__(self, epoch: int) -> None:
+        self._epoch = epoch
+
+    def epoch(self, record: EpochRecord, timing: object, is_best: bool) -> None:
+        if record.epoch == self._epoch:
+            raise KeyboardInterrupt
+
+
+class Keeper(Watcher):
+    """Keeps the weights of every epoch's end."""
+
+    def __init__(self, home: Path) -> None:
+        self._home = home
+        self.weights: list[dict[str, Tensor]] = []
+
+    def epoch(self, record: EpochRecord, timing: object, is_best: bool) -> None:
+        self.weights.append(load_tensors(Run.open("latest", self._home).folder.weights("last"))[0])
+
+
+@pytest.mark.parametrize("epoch", [0, 1, 2, 3])
+def test_an_interrupted_run_ends_with_the_same_bits(settings: dict[str, Any], epoch: int, tmp_path: Path) -> None:
+    # Epochs 1 and 2 train the bias, 2 to 4 look ahead: each boundary is resumed across.
+    whole = conviction.train("digits", settings, home=tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        conviction.train("digits", settings, home=tmp_path / "stopped", watcher=Interrupter(epoch))
+    resumed = conviction.resume("latest", home=tmp_path / "stopped")
+    for name in ("history.jsonl", "best.safetensors", "last.safetensors", "filters.safetensors"):
+        assert (resumed.path / name).read_bytes() == (whole.path / name).read_bytes(), name
+
+
+def test_what_is_frozen_stays_and_the_rest_trains(settings: dict[str, Any], tmp_path: Path) -> None:
+    keeper = Keeper(tmp_path)
+    run = conviction.train("digits", settings, home=tmp_path, watcher=keeper)
+    kernels, bias = ([weights[name] for weights in keeper.weights] for name in (KERNELS, BIAS))
+    assert all(torch.equal(kernel, kernels[0]) for kernel in kernels)
+    assert [not torch.equal(a, b) for a, b in itertools.pairwise(bias)] == [True, True, False, False]
+    last = keeper.weights[-1]
+    assert torch.equal(last["blocks.block2.normalization.weight"], torch.ones(12))
+    still = [name for name, tensor in last.items() if torch.equal(tensor, keeper.weights[-2][name])]
+    assert still == [BIAS, KERNELS, "blocks.block2.normalization.weight"]
+    # Chance is 10 %, and the network has a few hundred weights.
+    assert run.best is not None
+    assert run.best.validation.accuracy > 0.2
+
+
+def test_patches_are_of_the_training_split_as_the_network_sees_it() -> None:
+    found = prepared(SETTINGS)
+    kernels = build_trainer(found).network.get_parameter(KERNELS).detach().numpy()
+    pixels = found.pack.images[found.splits.train].astype(np.float64)[..., 0] / 255
+    seen = (pixels - pixels.mean()) / pixels.std()
+    patches = sliding_window_view(seen, (2, 2), axis=(1, 2)).reshape(-1, 4)
+    variances, directions = np.linalg.eigh(np.cov(patches, rowvar=False, ddof=0))
+    expected = (directions / np.sqrt(variances + 5e-4)).T[::-1]
+    half = kernels[:4].reshape(4, 4)
+    np.testing.assert_allclose(np.abs(half), np.abs(expected), rtol=0, atol=1e-4)
+    np.testing.assert_allclose(np.abs((half * expected).sum(axis=1)), (expected**2).sum(axis=1), rtol=1e-4)
+    assert np.array_equal(kernels[4:], -kernels[:4])
+
+
+def test_a_large_training_split_gives_a_sample_spread_over_all_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("conviction.run.prepared._SAMPLE_SIZE", 5)
+    found = prepared(SETTINGS)
+    rows = found.splits.train
+    # 1,079 pictures: the first, the last, and three between them.
+    expected = next(iter(found.stream(rows[[0, 270, 539, 808, 1078]]).in_order())).images
+    (images,) = found.sample_of_training()
+    assert torch.equal(images, expected)
