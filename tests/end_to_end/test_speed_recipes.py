@@ -136,3 +136,21 @@ def test_a_large_training_split_gives_a_sample_spread_over_all_of_it(monkeypatch
     expected = next(iter(found.stream(rows[[0, 270, 539, 808, 1078]]).in_order())).images
     (images,) = found.sample_of_training()
     assert torch.equal(images, expected)
+
+
+@pytest.mark.parametrize(("name", "widths"), [("speed-cifar10", (64, 256)), ("speed-cifar10-quick", (32, 128))])
+def test_the_recipes_hold_the_published_values(name: str, widths: tuple[int, int]) -> None:
+    recipe = load_recipe(name)
+    optimizer: Any = recipe.optimizer
+    # Published in decoupled form: 11.5 for 1,024 images and a sum of losses, over 1 + 1 / (1 − 0.85) for the momentum.
+    steps = 1 + 1 / (1 - 0.85)
+    rate, share = 11.5 / steps, recipe.fit.batch_size / 1024
+    assert optimizer.learning_rate == pytest.approx(rate * share)
+    assert optimizer.weight_decay == pytest.approx(0.0153 / 11.5, rel=1e-3)
+    assert (optimizer.momentum, optimizer.nesterov, optimizer.norm_bias_rate) == (0.85, True, 64)
+    assert optimizer.lookahead.decay == pytest.approx(0.95**5, rel=1e-3)
+    assert (optimizer.lookahead.every_steps, optimizer.lookahead.decay_power) == (5, 3)
+    network: Any = recipe.network
+    filters = [block.filters for block in network.blocks]
+    assert filters == [24, widths[0], widths[0], *[widths[1]] * 4]
+    assert [part.name for part in recipe.augment] == ["random_crop", "alternating_flip"]

@@ -71,6 +71,39 @@ COUNTS = {
             ("dense", (64 + 1) * 11, 715),
         ],
     ),
+    # Six convolutions without biases; half of each normalisation's numbers are scales that stay 1.
+    "speed-cifar10": (
+        CIFAR10,
+        10,
+        1_972_792,
+        [
+            ("convolution", (2 * 2 * 3 + 1) * 24, 312),
+            ("convolution", 3 * 3 * 24 * 64, 13_824),
+            ("normalization", 2 * 64, 128),
+            ("convolution", 3 * 3 * 64 * 64, 36_864),
+            ("normalization", 2 * 64, 128),
+            ("convolution", 3 * 3 * 64 * 256, 147_456),
+            ("normalization", 2 * 256, 512),
+            *[("convolution", 3 * 3 * 256 * 256, 589_824), ("normalization", 2 * 256, 512)] * 3,
+            ("dense", 256 * 10, 2_560),
+        ],
+    ),
+    "speed-cifar10-quick": (
+        CIFAR10,
+        10,
+        498_104,
+        [
+            ("convolution", (2 * 2 * 3 + 1) * 24, 312),
+            ("convolution", 3 * 3 * 24 * 32, 6_912),
+            ("normalization", 2 * 32, 64),
+            ("convolution", 3 * 3 * 32 * 32, 9_216),
+            ("normalization", 2 * 32, 64),
+            ("convolution", 3 * 3 * 32 * 128, 36_864),
+            ("normalization", 2 * 128, 256),
+            *[("convolution", 3 * 3 * 128 * 128, 147_456), ("normalization", 2 * 128, 256)] * 3,
+            ("dense", 128 * 10, 1_280),
+        ],
+    ),
     "digits": (
         (1, 8, 8),
         10,
@@ -129,6 +162,11 @@ def test_order_of_layers_in_each_block(name: str, layers: list[str]) -> None:
         ("alexnet-cifar10", [(32, 16, 16), (64, 8, 8), (64, 4, 4)]),
         ("lenet5", [(6, 14, 14), (16, 5, 5)]),
         ("simplecnn", [(16, 23, 23), (16, 10, 10)]),
+        # The 2×2 convolution has no padding, and 31, 15 and 7 are halved and rounded down.
+        (
+            "speed-cifar10",
+            [(24, 31, 31), (64, 15, 15), (64, 15, 15), (256, 7, 7), (256, 7, 7), (256, 3, 3), (256, 3, 3), (256, 1, 1)],
+        ),
         ("digits", [(32, 8, 8), (64, 4, 4)]),
     ],
 )

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from conviction.core.errors import ConfigError, UnknownName
 from conviction.nets.block import NETWORKS, BlockConfig, BlocksConfig, DenseConfig, PoolingConfig, Stage
 from conviction.nets.named import TORCHVISION, is_of_torchvision
 
+_POOL_AT_ONCE: tuple[Stage, ...] = ("convolution", "pooling", "normalization", "activation", "dropout")
 _POOL_FIRST: tuple[Stage, ...] = ("convolution", "normalization", "pooling", "activation", "dropout")
 
 
@@ -66,6 +68,35 @@ def _digits() -> BlocksConfig:
     )
 
 
+def _speed_cifar10(*widths: int) -> BlocksConfig:
+    blocks: list[dict[str, Any]] = [
+        {
+            "filters": 24,
+            "kernel_px": 2,
+            "padding_px": 0,
+            "initialization": "whitening",
+            "frozen": True,
+            "bias_epochs": 3,
+            "activation": "gelu",
+        }
+    ]
+    for filters in widths:
+        block = {
+            "filters": filters,
+            "bias": False,
+            "initialization": "dirac",
+            "normalization": "batch",
+            "normalization_scale": False,
+            "normalization_momentum": 0.4,
+            "normalization_epsilon": 1e-12,
+            "activation": "gelu",
+        }
+        blocks += [{**block, "pooling": {}, "order": _POOL_AT_ONCE}, block]
+    return BlocksConfig.model_validate(
+        {"blocks": blocks, "global_pooling": "max", "classifier_bias": False, "logit_scale": 1 / 9}
+    )
+
+
 PRESETS: dict[str, Preset] = {
     "convnet": Preset(
         _convnet("none"),
@@ -104,6 +135,16 @@ PRESETS: dict[str, Preset] = {
         "Two 3×3 convolutions (32, 64) with batch normalisation, then 128 units",
         "",
         input_shape=(1, 8, 8),
+    ),
+    "speed-cifar10": Preset(
+        _speed_cifar10(64, 256, 256),
+        "Frozen 2×2 whitening, then three pairs of 3×3 convolutions (64, 256, 256) that begin as identities",
+        "K. Jordan, 94% on CIFAR-10 in 3.29 seconds on a single GPU, 2024; 1,972,792 parameters on CIFAR-10",
+    ),
+    "speed-cifar10-quick": Preset(
+        _speed_cifar10(32, 128, 128),
+        "speed-cifar10 at half its width (32, 128, 128)",
+        "K. Jordan, 2024, at half the width; 498,104 parameters on CIFAR-10",
     ),
 }
 
