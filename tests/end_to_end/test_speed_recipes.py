@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.lib.stride_tricks import sliding_window_view
-from torch import Tensor
+from torch import Tensor, nn
 
 import conviction
 from conviction import Run
@@ -97,6 +97,19 @@ def test_an_interrupted_run_ends_with_the_same_bits(settings: dict[str, Any], ep
     resumed = conviction.resume("latest", home=tmp_path / "stopped")
     for name in ("history.jsonl", "best.safetensors", "last.safetensors", "filters.safetensors"):
         assert (resumed.path / name).read_bytes() == (whole.path / name).read_bytes(), name
+
+
+def test_a_resumed_run_has_its_kernels_from_the_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = conviction.train("digits", SETTINGS, home=tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        conviction.train("digits", SETTINGS, home=tmp_path / "stopped", watcher=Interrupter(1))
+
+    def otherwise(network: nn.Module, batches: object) -> None:
+        nn.init.zeros_(network.get_parameter(KERNELS))
+
+    monkeypatch.setattr("conviction.run.training.initialize_from_images", otherwise)
+    resumed = conviction.resume("latest", home=tmp_path / "stopped")
+    assert (resumed.path / "last.safetensors").read_bytes() == (whole.path / "last.safetensors").read_bytes()
 
 
 def test_what_is_frozen_stays_and_the_rest_trains(settings: dict[str, Any], tmp_path: Path) -> None:
