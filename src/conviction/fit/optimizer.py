@@ -41,7 +41,7 @@ class OptimizerConfig(Config):
     norm_bias_rate: Rate = Field(
         1.0, description="Times the rate for biases of normalisations, whose decay is divided by it"
     )
-    lookahead: LookaheadConfig | None = None
+    lookahead: LookaheadConfig | None = Field(None, description="Slow weights that follow, from which it starts again")
 
     def settings_for(self, kind: WeightKind) -> dict[str, Any]:
         """The rate and decay of such weights; where the rate is multiplied, a step still decays them as others."""
