@@ -36,6 +36,7 @@ SCENARIOS: dict[str, dict[str, Any]] = {
     "moved": {"settings": PLAIN, "batch_size": 16, "augments": MOVES},
     "mixed": {"settings": RICH, "batch_size": 16, "augments": COLOURS, "optimizer": SgdConfig(learning_rate=0.02)},
     "joined": {"settings": NORMALIZED, "batch_size": 49, "measure_train_fixed": True},
+    "timed": {"settings": {"blocks": [{"filters": 4, "bias_epochs": 1, "pooling": {}}]}, "batch_size": 16},
     "bfloat16": {"settings": NORMALIZED, "batch_size": 16, "precision": "bfloat16"},
 }
 
