@@ -25,7 +25,7 @@ ProcessesOption = Annotated[
     typer.Option(
         "--processes",
         metavar="N",
-        help="Share each batch among N processes; auto: one for each GPU. By default 1, or as many as the run had.",
+        help="Share each batch among N processes; auto: one for each GPU. By default 1, or as many as before.",
     ),
 ]
 WeightsOption = Annotated[str, typer.Option("--weights", help="best or last.")]

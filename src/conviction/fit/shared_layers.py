@@ -9,8 +9,10 @@ from jaxtyping import Float
 from torch import Tensor, distributed, nn
 from torch.nn import functional
 
+from conviction.core.errors import ConfigError
 from conviction.data.stream import Place
 from conviction.nets.dropout import BitDropout, dropped_by_bits
+from conviction.nets.freezing import is_frozen
 
 
 class CurrentPlace:
@@ -19,15 +21,39 @@ class CurrentPlace:
     now: Place
 
 
+# They draw for each image by themselves, in ways of their own.
+_UNSHARED = (nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout, nn.RReLU)
+
+
+def check_shareable(network: nn.Module) -> None:
+    """Whether several processes can compute what one would. Raises: ConfigError."""
+    for name, layer in network.named_modules():
+        if isinstance(layer, _UNSHARED) and not is_frozen(layer):
+            raise ConfigError(
+                f"Several processes cannot share the draws of {name}, a {type(layer).__name__}. Train on one process."
+            )
+
+
 def share_layers(network: nn.Module, place: CurrentPlace) -> None:
     """Replace each layer that needs the whole batch; names, weights and buffers stay."""
     for parent in list(network.modules()):
         for name, layer in parent.named_children():
+            # Frozen ones compute as in evaluation, where each image is by itself.
+            if is_frozen(layer):
+                continue
             # Not what is derived from them, and may compute something else.
             if type(layer) is nn.BatchNorm1d or type(layer) is nn.BatchNorm2d:
                 setattr(parent, name, SharedBatchNorm(layer))
             elif type(layer) is nn.Dropout or type(layer) is BitDropout:
                 setattr(parent, name, SharedDropout(layer, place))
+            elif _is_stochastic_depth(layer) and layer.mode == "row":
+                setattr(parent, name, SharedStochasticDepth(layer, place))
+
+
+def _is_stochastic_depth(layer: nn.Module) -> bool:
+    # By its name: to import it would load torch's compiler, for seconds, in trainings that have no such layer.
+    kind = type(layer)
+    return f"{kind.__module__}.{kind.__name__}" == "torchvision.ops.stochastic_depth.StochasticDepth"
 
 
 class SharedDropout(nn.Module):
@@ -54,6 +80,27 @@ class SharedDropout(nn.Module):
         strides = (values.shape[1:].numel(), *values.stride()[1:])
         noise = values.new_empty_strided((place.num_images, *values.shape[1:]), strides)
         return values * noise.bernoulli_(1 - self.p).div_(1 - self.p)[place.part]
+
+
+class SharedStochasticDepth(nn.Module):
+    """Stochastic depth that draws for the whole batch, and takes its own images' part of it.
+
+    G. Huang et al., Deep networks with stochastic depth, 2016. On the CPU these are the draws of a single process.
+    """
+
+    def __init__(self, layer: nn.Module, place: CurrentPlace) -> None:
+        super().__init__()
+        self.p = float(layer.p)  # type: ignore[arg-type]
+        self.training = layer.training
+        self._place = place
+
+    def forward(self, values: Float[Tensor, "B ..."]) -> Float[Tensor, "B ..."]:
+        """The values, or in training those of the images that are kept, enlarged by as much as is dropped."""
+        if not self.training or self.p == 0:
+            return values
+        place, survival = self._place.now, 1 - self.p
+        noise = values.new_empty((place.num_images, *(1 for _ in values.shape[1:]))).bernoulli_(survival)
+        return values * (noise.div_(survival) if survival > 0 else noise)[place.part]
 
 
 class SharedBatchNorm(nn.modules.batchnorm._BatchNorm):

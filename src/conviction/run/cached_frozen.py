@@ -48,8 +48,6 @@ def with_cached_frozen(trainer: Trainer, prepared: Prepared, watcher: Watcher) -
     if recipe.network.freeze is None or not recipe.fit.cache_frozen:
         return trainer
     if prepared.machine.num_processes > 1:
-        if recipe.fit.fixed_views is not None:
-            raise ConfigError("fit.fixed_views keeps what one process computes. Train on one, or set it to null.")
         watcher.note("The frozen layers are computed in each epoch, as several processes keep nothing.")
         return trainer
     if recipe.augment and recipe.fit.fixed_views is None:
@@ -96,6 +94,11 @@ class _Caching:
         """Raises: ConfigError, StorageError."""
         trainer, splits = self._trainer, self._prepared.splits
         num_views = self._prepared.recipe.fit.fixed_views or 0
+        if num_views and getattr(trainer.train.augment, "mixes_labels", False):
+            raise ConfigError(
+                "fit.fixed_views keeps views of single pictures, and augment mixes pictures of two classes. Leave the "
+                "mixing out, or set fit.fixed_views=null."
+            )
         seen_plainly = [splits.validation]
         if not num_views or trainer.measure_train_fixed:
             seen_plainly.append(splits.train)
@@ -128,7 +131,7 @@ class _Caching:
             )
         sizes = "×".join(map(str, self._cut.shape))
         self._watcher.note(
-            f"Computed once and kept in the cache folder: {what}, {sizes} numbers each, {num_bytes / 1e6:,.0f} MB."
+            f"Computing once, and keeping in the cache folder: {what}, {sizes} numbers each, {num_bytes / 1e6:,.0f} MB."
         )
 
     def _kept(self, part: _Part) -> Activations:
@@ -162,6 +165,9 @@ class _Caching:
             "precision": prepared.machine.precision,
             "memory_format": prepared.machine.memory_format,
             "device": prepared.machine.device.type,
+            # They decide on the last bits.
+            "threads": prepared.machine.threads,
+            "batch_size": prepared.stream(prepared.splits.train).batch_size,
         }
         return json.dumps(parts, sort_keys=True)
 
@@ -197,11 +203,7 @@ class _Caching:
             labels = torch.from_numpy(prepared.pack.labels[rows]).to(prepared.machine.device)
             here = replace(draw, rows=torch.from_numpy(rows.astype(np.int64)))
             images, targets = augment(pixels.permute(0, 3, 1, 2), labels, here)
-            if targets.is_floating_point():
-                raise ConfigError(
-                    "fit.fixed_views keeps views of single pictures, and augment mixes pictures of two classes. Leave "
-                    "the mixing out, or set fit.fixed_views=null."
-                )
+            assert not targets.is_floating_point()
             yield prepared.standardization(images).contiguous(memory_format=prepared.machine.torch_memory_format)
 
 

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -57,7 +58,7 @@ def settle(prepared: Prepared, build: Callable[[Prepared], Trainer], note: Calla
         return prepared
     about = _about(prepared, [usual, *others])
     path = cache_folder() / "fastest" / f"{hashlib.sha256(json.dumps(about).encode()).hexdigest()[:32]}.json"
-    chosen = _remembered(path, usual)
+    chosen = _remembered(path, [usual, *others])
     if chosen is None:
         prepared.machine.engage()
         measured = [Way(machine, _step_s(replace(prepared, machine=machine), build)) for machine in (usual, *others)]
@@ -108,11 +109,12 @@ def _about(prepared: Prepared, machines: list[Machine]) -> dict[str, Any]:
     }
 
 
-def _remembered(path: Any, usual: Machine) -> Machine | None:
+def _remembered(path: Path, every_way: list[Machine]) -> Machine | None:
     try:
         found = read_json(path)
-        return replace(usual, precision=found["precision"], memory_format=found["memory_format"])
-    except (ConvictionError, KeyError, TypeError):
+        wanted = (found["precision"], found["memory_format"])
+        return next(way for way in every_way if (way.precision, way.memory_format) == wanted)
+    except (ConvictionError, KeyError, TypeError, StopIteration):
         return None
 
 

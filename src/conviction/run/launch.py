@@ -195,7 +195,11 @@ def _fault(job: Job, result: RunResult, folder: Path) -> Exception:
     if killed:
         rank, failure = min(killed.items(), key=lambda item: item[1].timestamp)
         name = signal.Signals(-failure.exitcode).name
-        hint = " Where nobody did that, the memory was used up: lower fit.batch_size." if name == "SIGKILL" else ""
+        hint = (
+            " Where nobody did that, the memory was probably used up: lower fit.batch_size."
+            if name == "SIGKILL"
+            else ""
+        )
         return ProcessLost(
             f"Process {rank + 1} of {job.num_processes} was ended by {name}, and the others were stopped.{hint} The "
             f"run is kept up to its last whole epoch; go on with: conviction resume {Path(job.run).name}"

@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 import torch
-from torch import distributed
+from torch import distributed, nn
 
 from conviction.core.device import num_cores
 from conviction.core.errors import ConfigError, InstallationError
+from conviction.fit.shared_layers import check_shareable
 from conviction.run.prepared import Machine, Prepared
+from conviction.run.recipe import Recipe
 
 # The only text that means a number is `auto`.
 NumProcesses = int | str
 
 
-def choose_num_processes(wanted: NumProcesses, machine: Machine) -> int:
+def choose_num_processes(wanted: NumProcesses, machine: Machine, recipe: Recipe) -> int:
     """`auto` is one for each GPU, and one where there is none.
 
-    Raises: ConfigError where it is no number of processes, or there are fewer GPUs; InstallationError.
+    Raises: ConfigError where it is no number of processes, there are fewer GPUs, or the recipe needs a single one;
+    InstallationError.
     """
     is_on_gpus = machine.device.type == "cuda"
     if wanted == "auto":
-        return torch.cuda.device_count() if is_on_gpus else 1
+        return torch.cuda.device_count() if is_on_gpus and recipe.fit.fixed_views is None else 1
     if not isinstance(wanted, int) or wanted < 1:
         raise ConfigError(f"`processes >= 1` must hold, or be 'auto' for one on each GPU, but got {wanted!r}.")
     if is_on_gpus and wanted > torch.cuda.device_count():
@@ -28,13 +31,18 @@ def choose_num_processes(wanted: NumProcesses, machine: Machine) -> int:
             f"Each process computes on a GPU of its own, and torch finds {torch.cuda.device_count()}, but got "
             f"processes={wanted}. Ask for fewer, or compute on the processor: fit.device=cpu."
         )
+    if wanted > 1 and recipe.fit.fixed_views is not None:
+        raise ConfigError(
+            f"fit.fixed_views keeps what a single process computes, but got processes={wanted}. Ask for 1, or train "
+            "with fit.fixed_views=null."
+        )
     if wanted > 1 and not distributed.is_available():
         raise InstallationError("This build of torch cannot train on several processes. Install another, or ask for 1.")
     return wanted
 
 
-def check_batches_suffice(prepared: Prepared) -> None:
-    """Each process needs an image of every whole batch. Raises: ConfigError."""
+def check_processes(prepared: Prepared, network: nn.Module) -> None:
+    """Each process needs an image of every whole batch, and layers that can share. Raises: ConfigError."""
     num_processes, num_train = prepared.machine.num_processes, len(prepared.splits.train)
     batch_size = prepared.recipe.fit.batch_size
     if num_processes > min(batch_size, num_train):
@@ -42,6 +50,8 @@ def check_batches_suffice(prepared: Prepared) -> None:
             f"Each process takes a part of every batch, so `processes <= fit.batch_size` must hold, but got "
             f"processes={num_processes}, fit.batch_size={batch_size} and {num_train:,} training pictures."
         )
+    if num_processes > 1:
+        check_shareable(network)
 
 
 def describe_processes(machine: Machine) -> str | None:

@@ -43,7 +43,7 @@ from conviction.run.model import load_standardization, write_model
 from conviction.run.prepared import Machine, Prepared, describe_change, prepare
 from conviction.run.processes import (
     NumProcesses,
-    check_batches_suffice,
+    check_processes,
     choose_num_processes,
     describe_another_number,
     describe_processes,
@@ -76,12 +76,12 @@ def train(
     watcher = watcher or Watcher()
     resolved = with_weights_digest(_with_whole_path(load_recipe(recipe, overrides)))
     machine = Machine.for_recipe(resolved)
-    machine = dataclasses.replace(machine, num_processes=choose_num_processes(processes, machine))
+    machine = dataclasses.replace(machine, num_processes=choose_num_processes(processes, machine, resolved))
     home = Path(home or runs_home())
     with training_faults(resolved):
         prepared = settle(prepare(resolved, machine, watcher.packing), build_trainer, watcher.note)
-        check_batches_suffice(prepared)
         network = network_to_begin_with(prepared, watcher)
+        check_processes(prepared, network)
         trainer = with_cached_frozen(build_trainer(prepared, network), prepared, watcher)
         folder = create_run_folder(home, resolved.name)
         with folder.held():
@@ -122,16 +122,16 @@ def resume(
                 f"conviction train {folder.recipe} --set optimizer.learning_rate=…"
             )
         machine = Machine.recorded(folder, recipe)
-        chosen = choose_num_processes(summary.num_processes if processes is None else processes, machine)
+        chosen = choose_num_processes(summary.num_processes if processes is None else processes, machine, recipe)
         machine = dataclasses.replace(machine, num_processes=chosen)
         # The saved one: fitting anew takes time, and rounds otherwise with another number of threads.
         prepared = prepare(recipe, machine, watcher.packing, load_standardization(folder))
         _refuse_changed_data(folder, summary, prepared)
-        check_batches_suffice(prepared)
+        network = network_to_go_on_with(folder, prepared, watcher)
+        check_processes(prepared, network)
         if chosen != summary.num_processes:
             watcher.note(describe_another_number(summary.num_processes, chosen))
             summary = dataclasses.replace(summary, num_processes=chosen)
-        network = network_to_go_on_with(folder, prepared, watcher)
         trainer = with_cached_frozen(build_trainer(prepared, network), prepared, watcher)
         ledger = Ledger.beside(folder.path.resolve().parent, ledger_url)
         training = Training(folder, prepared, (network, trainer), ledger, watcher, summary)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,15 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
+from torchvision.ops import StochasticDepth
 
 import share_driver
+from conviction.core.errors import ConfigError
 from conviction.data.stream import Place, Share
 from conviction.fit.distributed import own_batches
-from conviction.fit.shared_layers import CurrentPlace, SharedDropout
+from conviction.fit.shared_layers import CurrentPlace, SharedDropout, check_shareable, share_layers
 from conviction.nets.dropout import BitDropout
+from conviction.nets.freezing import freeze
 from small_training import stream
 
 FLOAT32 = [name for name, scenario in share_driver.SCENARIOS.items() if "precision" not in scenario]
@@ -139,3 +143,40 @@ def test_dropout_of_no_images_draws_as_much(kind: type[nn.Dropout]) -> None:
         assert dropout(seen).shape == seen.shape
         following.append(torch.rand(1))
     assert torch.equal(*following)
+
+
+@pytest.mark.parametrize("kind", ["row", "batch"])
+def test_stochastic_depth_draws_what_torchvision_draws_for_the_whole_batch(kind: str) -> None:
+    values = torch.rand(7, 3, 5, 4)
+    torch.manual_seed(0)
+    expected = StochasticDepth(0.4, kind)(values)
+    following = torch.rand(1)
+    for share in (Share(rank, 3) for rank in range(3)):
+        place = CurrentPlace()
+        place.now = Place(share.of(7), 7)
+        network = nn.Sequential(StochasticDepth(0.4, kind))
+        share_layers(network, place)
+        torch.manual_seed(0)
+        assert torch.equal(network(values[share.of(7)]), expected[share.of(7)])
+        assert torch.equal(torch.rand(1), following)
+
+
+def test_frozen_layers_stay_as_they_are() -> None:
+    """Also those that lie beside trained ones in the network itself, as in torchvision's ResNet."""
+    layers = OrderedDict(conv=nn.Conv2d(3, 4, 1), norm=nn.BatchNorm2d(4), drop=nn.Dropout(0.5), pool=nn.Flatten())
+    network = nn.Sequential(OrderedDict(**layers, head=nn.Linear(4 * 36, 3), late=nn.Dropout(0.5)))
+    freeze(network, "drop")
+    share_layers(network, CurrentPlace())
+    assert network.norm is layers["norm"]
+    assert network.drop is layers["drop"]
+    assert isinstance(network.late, SharedDropout)
+    network.train()
+    assert not network.norm.training
+
+
+def test_layers_that_cannot_share_are_refused() -> None:
+    network = nn.Sequential(nn.Conv2d(3, 4, 1), nn.Dropout2d(0.5), nn.Flatten(), nn.Linear(4, 2))
+    with pytest.raises(ConfigError, match=r"cannot share the draws of 1, a Dropout2d\. Train on one process"):
+        check_shareable(network)
+    freeze(network, "1")
+    check_shareable(network)

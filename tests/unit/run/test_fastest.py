@@ -113,7 +113,9 @@ def test_another_training_is_measured_anew(
     assert len(measured) == 4
 
 
-@pytest.mark.parametrize("damage", ["", "{}", "[1]", '{"precision": "float32"}'])
+@pytest.mark.parametrize(
+    "damage", ["", "{}", "[1]", '{"precision": "float32"}', '{"precision": "float32", "memory_format": 5}']
+)
 def test_what_is_damaged_is_measured_anew(
     damage: str, long_training: Prepared, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

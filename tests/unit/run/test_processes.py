@@ -17,9 +17,11 @@ from conviction.core.records import to_json
 from conviction.run.launch import Job, ProcessLost, _fault
 from conviction.run.prepared import Machine
 from conviction.run.processes import choose_num_processes, describe_processes
+from conviction.run.recipe import load_recipe
 
 CPU = Machine(torch.device("cpu"), "float32", 2)
 GPU = Machine(torch.device("cuda"), "float32", 2)
+DIGITS = load_recipe("digits")
 
 
 @pytest.fixture
@@ -28,21 +30,30 @@ def two_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_auto_is_one_for_each_gpu(two_gpus: None) -> None:
-    assert choose_num_processes("auto", GPU) == 2
-    assert choose_num_processes("auto", CPU) == 1
-    assert choose_num_processes(2, GPU) == 2
-    assert choose_num_processes(3, CPU) == 3
+    assert choose_num_processes("auto", GPU, DIGITS) == 2
+    assert choose_num_processes("auto", CPU, DIGITS) == 1
+    assert choose_num_processes(2, GPU, DIGITS) == 2
+    assert choose_num_processes(3, CPU, DIGITS) == 3
 
 
 def test_more_processes_than_gpus_are_refused(two_gpus: None) -> None:
     with pytest.raises(ConfigError, match=r"torch finds 2, but got processes=3.*fit\.device=cpu"):
-        choose_num_processes(3, GPU)
+        choose_num_processes(3, GPU, DIGITS)
 
 
 @pytest.mark.parametrize("wanted", [0, -1, "two"])
 def test_what_is_no_number_of_processes_is_refused(wanted: Any) -> None:
     with pytest.raises(ConfigError, match=re.escape(f"but got {wanted!r}")):
-        choose_num_processes(wanted, CPU)
+        choose_num_processes(wanted, CPU, DIGITS)
+
+
+def test_views_that_are_kept_are_one_processs(two_gpus: None) -> None:
+    recipe = load_recipe(
+        "digits", {"fit.fixed_views": 2, "network.freeze": "all_but_head", "augment": ["horizontal_flip"]}
+    )
+    assert choose_num_processes("auto", GPU, recipe) == choose_num_processes(1, CPU, recipe) == 1
+    with pytest.raises(ConfigError, match=r"fit\.fixed_views keeps what a single process computes.*processes=2"):
+        choose_num_processes(2, CPU, recipe)
 
 
 def test_each_process_has_a_gpu_of_its_own() -> None:
@@ -52,8 +63,8 @@ def test_each_process_has_a_gpu_of_its_own() -> None:
 
 def test_more_processes_than_cores_are_remarked(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("conviction.run.processes.num_cores", lambda: 2)
-    assert describe_processes(Machine(torch.device("cpu"), "float32", 2, 2)) is None
-    found = describe_processes(Machine(torch.device("cpu"), "float32", 2, 3))
+    assert describe_processes(Machine(torch.device("cpu"), "float32", 2, num_processes=2)) is None
+    found = describe_processes(Machine(torch.device("cpu"), "float32", 2, num_processes=3))
     assert found is not None
     assert "3 processes share 2 processor cores" in found
 
