@@ -47,7 +47,7 @@ def write_start(recipe: str, overrides: dict[str, Any], path: Path) -> None:
 
     from conviction.run.prepared import Machine, prepare
     from conviction.run.recipe import load_recipe
-    from conviction.run.training import build_trainer
+    from conviction.run.starting import build_trainer
 
     resolved = load_recipe(recipe, {**overrides, "fit.device": "cpu", "fit.precision": "float32"})
     network = build_trainer(prepare(resolved, Machine.for_recipe(resolved))).network

@@ -19,7 +19,7 @@ from conviction.fit.checkpoint import load_tensors
 from conviction.fit.watcher import Watcher
 from conviction.run.prepared import Machine, Prepared, prepare
 from conviction.run.recipe import load_recipe
-from conviction.run.training import build_trainer
+from conviction.run.starting import build_trainer
 
 DIRAC = {
     "bias": False,
@@ -107,7 +107,7 @@ def test_a_resumed_run_has_its_kernels_from_the_checkpoint(tmp_path: Path, monke
     def otherwise(network: nn.Module, batches: object) -> None:
         nn.init.zeros_(network.get_parameter(KERNELS))
 
-    monkeypatch.setattr("conviction.run.training.initialize_from_images", otherwise)
+    monkeypatch.setattr("conviction.run.starting.initialize_from_images", otherwise)
     resumed = conviction.resume("latest", home=tmp_path / "stopped")
     assert (resumed.path / "last.safetensors").read_bytes() == (whole.path / "last.safetensors").read_bytes()
 

@@ -23,9 +23,9 @@ from conviction.run.launch import Job
 from conviction.run.model import load_standardization
 from conviction.run.prepared import Machine, prepare
 from conviction.run.recipe import load_recipe
+from conviction.run.recorded_training import Training, network_to_go_on_with
 from conviction.run.relay import Sender
 from conviction.run.starting import build_trainer
-from conviction.run.training import Training, network_to_go_on_with
 
 _LOOK_EVERY_S = 0.1
 

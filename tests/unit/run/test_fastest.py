@@ -18,7 +18,7 @@ from conviction.run import fastest
 from conviction.run.fastest import LEAST_GAIN, LEAST_STEPS, Way, choose, settle, ways
 from conviction.run.prepared import Machine, Prepared, prepare
 from conviction.run.recipe import load_recipe
-from conviction.run.training import build_trainer
+from conviction.run.starting import build_trainer
 
 CPU = torch.device("cpu")
 USUAL = Machine(CPU, "float32", 1)
