@@ -19,7 +19,7 @@ from conviction.fit.checkpoint import load_tensors
 from conviction.fit.watcher import Watcher
 from conviction.run.prepared import Machine, Prepared, prepare
 from conviction.run.recipe import load_recipe
-from conviction.run.starting import build_trainer
+from conviction.run.starting import network_to_begin_with
 
 DIRAC = {
     "bias": False,
@@ -129,7 +129,7 @@ def test_what_is_frozen_stays_and_the_rest_trains(settings: dict[str, Any], tmp_
 
 def test_patches_are_of_the_training_split_as_the_network_sees_it() -> None:
     found = prepared(SETTINGS)
-    kernels = build_trainer(found).network.get_parameter(KERNELS).detach().numpy()
+    kernels = network_to_begin_with(found, Watcher()).get_parameter(KERNELS).detach().numpy()
     pixels = found.pack.images[found.splits.train].astype(np.float64)[..., 0] / 255
     seen = (pixels - pixels.mean()) / pixels.std()
     patches = sliding_window_view(seen, (2, 2), axis=(1, 2)).reshape(-1, 4)
