@@ -301,6 +301,8 @@ def test_recipes_are_listed_and_shown_whole() -> None:
         "digits",
         "lenet5-mnist",
         "simplecnn-artists",
+        "speed-cifar10",
+        "speed-cifar10-quick",
     ]
     shown = conviction("recipes", "show", "lenet5-mnist").out
     assert "filters: 16" in shown

@@ -8,10 +8,11 @@ import sys
 import threading
 import time
 import traceback
+from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
 
-from conviction.core.errors import ConvictionError, TrainingDiverged
+from conviction.core.errors import ConvictionError, StorageError, TrainingDiverged
 from conviction.core.files import write_json
 from conviction.core.ledger import Ledger
 from conviction.core.records import EpochRecord, Status, Timing
@@ -28,6 +29,7 @@ from conviction.run.relay import Sender
 from conviction.run.starting import build_trainer
 
 _LOOK_EVERY_S = 0.1
+_MOST_TRIES = 10
 
 
 def main() -> NoReturn:
@@ -42,7 +44,9 @@ def main() -> NoReturn:
         watcher = Sender(job.pipe) if rank == 0 else Watcher()
         train_share(RunFolder(Path(job.run)), job, rank, watcher)
     except ConvictionError as error:
-        write_json(job.fault_file(rank), {"kind": error.kind, "message": error.message})
+        # Nobody reads it any more where the process above is gone, and its folder with it.
+        with suppress(StorageError):
+            write_json(job.fault_file(rank), {"kind": error.kind, "message": error.message})
         # The first process still has figures to draw; an exit code would have it stopped.
         code = 0 if isinstance(error, TrainingDiverged) else 1
     except BaseException:
@@ -50,6 +54,8 @@ def main() -> NoReturn:
         code = 1
     sys.stdout.flush()
     sys.stderr.flush()
+    if os.getppid() != job.launcher:
+        _leave_nothing(job)
     # Without what Python and torch do at an end, which waits for processes that may be gone.
     os._exit(code)
 
@@ -104,8 +110,18 @@ def _end_with(job: Job) -> None:
     """End at once when the process that started this one is gone, whatever ended it."""
     while os.getppid() == job.launcher:
         time.sleep(_LOOK_EVERY_S)
-    shutil.rmtree(job.messages, ignore_errors=True)
+    _leave_nothing(job)
     os._exit(1)
+
+
+def _leave_nothing(job: Job) -> None:
+    """Remove what the process above would have removed."""
+    # The other processes do the same at the same time, or write there for a last time.
+    for _ in range(_MOST_TRIES):
+        shutil.rmtree(job.messages, ignore_errors=True)
+        if not Path(job.messages).exists():
+            return
+        time.sleep(_LOOK_EVERY_S)
 
 
 if __name__ == "__main__":
