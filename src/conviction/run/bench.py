@@ -12,11 +12,10 @@ from statistics import median
 from typing import Any
 
 import numpy as np
-import torch
 
 from conviction.core import rng
 from conviction.core.bench_record import BenchRecord, Ceiling, Rate, TrainingSpeed
-from conviction.core.device import processor_name
+from conviction.core.device import device_name
 from conviction.core.environment import check_torch_and_torchvision, describe_environment
 from conviction.core.errors import ConfigError, UnknownName
 from conviction.data.pack import Pack
@@ -87,7 +86,7 @@ def bench_machine(
         loops = _run_loops(build_trainer(prepared))
     training = _describe(trainer, prepared, ceilings, step_s, loops)
     environment = describe_environment(machine.threads, machine.device.type, trainer.precision)
-    name = _device_name(machine.device)
+    name = device_name(machine.device)
     return BenchRecord(environment, name, ceilings, copying, training, load_average, time.perf_counter() - began)
 
 
@@ -188,10 +187,6 @@ def _describe(
         ceiling_precision=reached_in,
         ceiling_flops=ceiling.flops.median,
     )
-
-
-def _device_name(device: torch.device) -> str:
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else processor_name()
 
 
 def _load_average() -> float | None:
