@@ -35,13 +35,13 @@ class ConfigError(ConvictionError):
 
 
 class UnknownName(ConfigError):
-    """A name is not in its registry; the message gives the nearest known ones."""
+    """A name is not in its registry; the message gives the nearest known ones, and some `always`."""
 
     kind = "unknown_name"
 
-    def __init__(self, what: str, name: str, known: Iterable[str]) -> None:
+    def __init__(self, what: str, name: str, known: Iterable[str], always: Iterable[str] = ()) -> None:
         self.what, self.name, self.known = what, name, sorted(known)
-        super().__init__(f"No {what} named {name!r}. {did_you_mean(str(name), self.known)}")
+        super().__init__(f"No {what} named {name!r}. {did_you_mean(str(name), self.known, always)}")
 
 
 class NewerFormat(ConfigError):
@@ -124,14 +124,17 @@ def _num_in_common(first: str, second: str) -> int:
     return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(first, second, strict=False)))
 
 
-def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """`Did you mean 'x'? Known: …`, or the known names alone where none is alike; of very many those most alike."""
+def did_you_mean(name: str, known: Iterable[str], always: Iterable[str] = ()) -> str:
+    """`Did you mean 'x'? Known: …`, or the known names alone where none is alike.
+
+    Of very many known names only those most alike are given, and those named `always`.
+    """
     known = list(known)
     guess = nearest(name, known)
     hint = f"Did you mean {guess!r}? " if guess else ""
     if len(known) > _MOST_LISTED:
         alike = sorted(known, key=lambda one: -_likeness(name.lower(), one.lower()))[: _MOST_LISTED // 2]
-        return f"{hint}Known, of {len(known)}: {', '.join(sorted(alike))}, …"
+        return f"{hint}Known, of {len(known)}: {', '.join(sorted({*alike, *always}))}, …"
     return f"{hint}Known: {', '.join(known) or 'none'}."
 
 

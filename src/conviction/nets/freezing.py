@@ -76,7 +76,7 @@ def _name_of(network: nn.Module, last: str | int) -> str:
     if last == ALL_BUT_HEAD:
         return _body_of(network)
     if last not in names:
-        raise UnknownName("layer", last, [ALL_BUT_HEAD, *names])
+        raise UnknownName("layer", last, [ALL_BUT_HEAD, *names], always=[ALL_BUT_HEAD])
     return last
 
 

@@ -69,3 +69,11 @@ def test_of_very_many_names_those_most_alike_are_listed() -> None:
     assert message.startswith("Did you mean 'net7'? Known, of 51: ")
     assert "other" not in message
     assert message.endswith(", …")
+
+
+def test_some_names_are_listed_however_many_there_are() -> None:
+    known = [f"net{number}" for number in range(50)] + ["other"]
+    listed = did_you_mean("net7", known, always=["other"]).split("51: ")[1].split(", ")
+    assert listed[-2:] == ["other", "…"]
+    assert len(listed) == 20 + 2
+    assert did_you_mean("net7", known[:3], always=known[:1]) == did_you_mean("net7", known[:3])

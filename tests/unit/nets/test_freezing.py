@@ -122,6 +122,12 @@ def test_what_cannot_be_frozen(last: str | int, says: str) -> None:
         blocks(last)
 
 
+def test_an_unknown_layer_of_a_large_network_is_answered_with_all_but_head() -> None:
+    """SqueezeNet has more layers than a message lists."""
+    with pytest.raises(UnknownName, match=r"Known, of \d+: all_but_head, "):
+        build_network(TorchvisionConfig(model="squeezenet1_1", freeze="features.99"), (3, 64, 64), 2)
+
+
 def test_blocks_are_of_networks_of_blocks() -> None:
     with pytest.raises(ConfigError, match="a number of blocks, and this network has none"):
         freeze(nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2)), 1)
