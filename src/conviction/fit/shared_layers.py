@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from jaxtyping import Float
@@ -21,17 +21,33 @@ class CurrentPlace:
     now: Place
 
 
-# They draw for each image by themselves, in ways of their own.
-_UNSHARED = (nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout, nn.RReLU)
+# Only these very layers are shared: what is derived from them may compute something else.
+_SHARED_NORMS, _SHARED_DROPOUTS = (nn.BatchNorm1d, nn.BatchNorm2d), (nn.Dropout, BitDropout)
+_NORMS = nn.modules.batchnorm._BatchNorm
+_DROPOUTS = (nn.modules.dropout._DropoutNd, nn.RReLU)
 
 
 def check_shareable(network: nn.Module) -> None:
     """Whether several processes can compute what one would. Raises: ConfigError."""
     for name, layer in network.named_modules():
-        if isinstance(layer, _UNSHARED) and not is_frozen(layer):
-            raise ConfigError(
-                f"Several processes cannot share the draws of {name}, a {type(layer).__name__}. Train on one process."
-            )
+        if is_frozen(layer):
+            continue
+        if isinstance(layer, _DROPOUTS) and type(layer) not in _SHARED_DROPOUTS:
+            raise _cannot_share("the draws", name, layer)
+        if any(map(_is_stochastic_depth, type(layer).__mro__[1:])):
+            raise _cannot_share("the draws", name, layer)
+        if isinstance(layer, _NORMS) and not _is_shared_norm(layer):
+            raise _cannot_share("the mean and variance", name, layer)
+
+
+def _cannot_share(what: str, name: str, layer: nn.Module) -> ConfigError:
+    kind, known = type(layer), (*_SHARED_NORMS, nn.Dropout)
+    shown = kind.__name__
+    if kind in _SHARED_NORMS:
+        shown += " without a scale or without running statistics"
+    elif derived := [base.__name__ for base in known if isinstance(layer, base)]:
+        shown += f", derived from {derived[0]}"
+    return ConfigError(f"Several processes cannot share {what} of {name} ({shown}). Train on one process.")
 
 
 def share_layers(network: nn.Module, place: CurrentPlace) -> None:
@@ -41,18 +57,21 @@ def share_layers(network: nn.Module, place: CurrentPlace) -> None:
             # Frozen ones compute as in evaluation, where each image is by itself.
             if is_frozen(layer):
                 continue
-            # Not what is derived from them, and may compute something else.
-            if type(layer) is nn.BatchNorm1d or type(layer) is nn.BatchNorm2d:
+            if _is_shared_norm(layer):
                 setattr(parent, name, SharedBatchNorm(layer))
-            elif type(layer) is nn.Dropout or type(layer) is BitDropout:
+            elif isinstance(layer, nn.Dropout) and type(layer) in _SHARED_DROPOUTS:
                 setattr(parent, name, SharedDropout(layer, place))
-            elif _is_stochastic_depth(layer) and layer.mode == "row":
+            elif _is_stochastic_depth(type(layer)) and layer.mode == "row":
                 setattr(parent, name, SharedStochasticDepth(layer, place))
 
 
-def _is_stochastic_depth(layer: nn.Module) -> bool:
+def _is_shared_norm(layer: nn.Module) -> TypeGuard[nn.BatchNorm1d | nn.BatchNorm2d]:
+    # One without scale and shift, or without running statistics, is no part of any network that a recipe names.
+    return type(layer) in _SHARED_NORMS and bool(layer.affine and layer.track_running_stats)
+
+
+def _is_stochastic_depth(kind: type) -> bool:
     # By its name: to import it would load torch's compiler, for seconds, in trainings that have no such layer.
-    kind = type(layer)
     return f"{kind.__module__}.{kind.__name__}" == "torchvision.ops.stochastic_depth.StochasticDepth"
 
 

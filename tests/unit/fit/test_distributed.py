@@ -176,7 +176,57 @@ def test_frozen_layers_stay_as_they_are() -> None:
 
 def test_layers_that_cannot_share_are_refused() -> None:
     network = nn.Sequential(nn.Conv2d(3, 4, 1), nn.Dropout2d(0.5), nn.Flatten(), nn.Linear(4, 2))
-    with pytest.raises(ConfigError, match=r"cannot share the draws of 1, a Dropout2d\. Train on one process"):
+    with pytest.raises(ConfigError, match=r"cannot share the draws of 1 \(Dropout2d\)\. Train on one process"):
         check_shareable(network)
     freeze(network, "1")
     check_shareable(network)
+
+
+class OwnNorm(nn.BatchNorm2d):
+    """Another one than torch's, for all that is known of it."""
+
+
+class OwnDropout(nn.Dropout):
+    """As above."""
+
+
+class OwnDepth(StochasticDepth):
+    """As above."""
+
+
+@pytest.mark.parametrize(
+    ("layer", "says"),
+    [
+        (OwnNorm(4), "the mean and variance of 1 (OwnNorm, derived from BatchNorm2d)"),
+        (nn.BatchNorm3d(4), "the mean and variance of 1 (BatchNorm3d)"),
+        (
+            nn.BatchNorm2d(4, affine=False),
+            "the mean and variance of 1 (BatchNorm2d without a scale or without running statistics)",
+        ),
+        (
+            nn.BatchNorm1d(4, track_running_stats=False),
+            "the mean and variance of 1 (BatchNorm1d without a scale or without running statistics)",
+        ),
+        (OwnDropout(0.5), "the draws of 1 (OwnDropout, derived from Dropout)"),
+        (nn.AlphaDropout(0.5), "the draws of 1 (AlphaDropout)"),
+        (nn.RReLU(), "the draws of 1 (RReLU)"),
+        (OwnDepth(0.5, "row"), "the draws of 1 (OwnDepth)"),
+    ],
+)
+def test_what_is_derived_from_a_shared_layer_is_refused_and_not_silently_unshared(layer: nn.Module, says: str) -> None:
+    network = nn.Sequential(nn.Conv2d(3, 4, 1), layer, nn.Flatten(), nn.Linear(4, 2))
+    with pytest.raises(ConfigError) as caught:
+        check_shareable(network)
+    assert caught.value.message == f"Several processes cannot share {says}. Train on one process."
+    share_layers(network, CurrentPlace())
+    assert network[1] is layer
+    freeze(network, "1")
+    check_shareable(network)
+
+
+def test_each_layer_that_is_let_through_is_shared() -> None:
+    layers = (nn.BatchNorm1d(4), nn.BatchNorm2d(4), nn.Dropout(0.5), BitDropout(0.5), StochasticDepth(0.5, "row"))
+    network = nn.Sequential(nn.Flatten(), *layers)
+    check_shareable(network)
+    share_layers(network, CurrentPlace())
+    assert all(type(layer).__name__.startswith("Shared") for layer in network[1:])
