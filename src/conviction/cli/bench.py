@@ -88,7 +88,7 @@ def _print_ceilings(found: BenchRecord) -> None:
     )
     rows = [
         (
-            f"{ceiling.operation}{ceiling.layout and f', {ceiling.layout}'}",
+            ceiling.shown_operation,
             f"{ceiling.precision}{' (emulated)' * ceiling.emulated}",
             ceiling.size,
             _shown_flops(ceiling.flops.median),
@@ -117,9 +117,21 @@ def _describe_training(training: TrainingSpeed) -> list[str]:
         f"Computations   {_shown_flops(training.step_flop / training.batch_size)} for a picture in a step, "
         f"{_shown_flops(training.step_flops)} a second",
         f"Share          {percent(training.share_of_ceiling)} of the ceiling, "
-        f"{_shown_flops(training.ceiling_flops)} a second of a matrix product in {training.ceiling_precision}",
+        f"{_shown_flops(training.ceiling_flops)} a second of the {training.ceiling_operation}, in "
+        f"{training.ceiling_precision}",
+        *_describe_matrix_share(training),
         "",
         SHARE_EXPLAINED,
+    ]
+
+
+def _describe_matrix_share(training: TrainingSpeed) -> list[str]:
+    """Beside a ceiling that a convolution sets."""
+    if training.ceiling_flops == training.matrix_flops:
+        return []
+    return [
+        f"               {percent(training.share_of_matrix_product)} of the fastest matrix product, "
+        f"{_shown_flops(training.matrix_flops)} a second"
     ]
 
 

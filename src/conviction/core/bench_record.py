@@ -12,8 +12,9 @@ from typing import Any, Literal
 _BUSY_LOAD, _WIDE_SPREAD = 0.3, 0.1
 SHARE_EXPLAINED = (
     "Share of the ceiling: the floating-point operations a second of the training step, over those of the fastest "
-    "matrix product above in the same precision. Counted are two for each multiply-accumulate of convolutions and "
-    "linear layers, forward and backward; pooling, normalisation, loss and optimiser take time and count nothing."
+    "product above in the same precision, be it a matrix product or a convolution. Counted are two for each "
+    "multiply-accumulate of convolutions and linear layers, forward and backward; pooling, normalisation, loss and "
+    "optimiser take time and count nothing."
 )
 
 
@@ -50,13 +51,19 @@ class Ceiling:
     flops: Rate
     emulated: bool = False
 
+    @property
+    def shown_operation(self) -> str:
+        """The operation with its memory layout, where that matters."""
+        return f"{self.operation}{self.layout and f', {self.layout}'}"
+
 
 @dataclass(frozen=True)
 class TrainingSpeed:
     """How fast a recipe trains on random pictures: its steps alone on one batch, and its whole loop.
 
     `step_flop` are the floating-point operations of one step's convolutions and matrix products. `ceiling_flops` are
-    those a second of the fastest matrix product in `ceiling_precision`, the one that the step's products compute in.
+    those a second of the fastest operation, `ceiling_operation`, in `ceiling_precision`, the one that the step's
+    products compute in; `matrix_flops` are those of the fastest matrix product in it.
     """
 
     recipe: str
@@ -68,7 +75,9 @@ class TrainingSpeed:
     step_images_per_s: Rate
     loop_images_per_s: Rate
     ceiling_precision: str
+    ceiling_operation: str
     ceiling_flops: float
+    matrix_flops: float
 
     @property
     def step_flops(self) -> float:
@@ -77,8 +86,13 @@ class TrainingSpeed:
 
     @property
     def share_of_ceiling(self) -> float:
-        """The step's operations a second, as a fraction of the matrix product's."""
+        """The step's operations a second, as a fraction of the fastest operation's."""
         return self.step_flops / self.ceiling_flops
+
+    @property
+    def share_of_matrix_product(self) -> float:
+        """The step's operations a second, as a fraction of the matrix product's: above 1 where others are faster."""
+        return self.step_flops / self.matrix_flops
 
 
 @dataclass(frozen=True)
@@ -114,15 +128,17 @@ class BenchRecord:
             )
         if self.training.share_of_ceiling > 1:
             found.append(
-                "The training step computed faster than the matrix product did, so that its share means nothing: most "
-                "likely the product was held up by another program. Measure again when the machine is quiet."
+                "The training step computed faster than matrix products and convolutions did, so that its share means "
+                "nothing: most likely these were held up by another program. Measure again when the machine is quiet."
             )
         return tuple(found)
 
     def as_json(self) -> dict[str, Any]:
         """Every field, what follows from them, and the warnings."""
         training = dataclasses.asdict(self.training)
-        training |= {"step_flops": self.training.step_flops, "share_of_ceiling": self.training.share_of_ceiling}
+        training |= {
+            name: getattr(self.training, name) for name in ("step_flops", "share_of_ceiling", "share_of_matrix_product")
+        }
         return {
             **dataclasses.asdict(self),
             "training": training,

@@ -16,7 +16,9 @@ TRAINING = TrainingSpeed(
     step_images_per_s=Rate(200.0, 199.0, 201.0, 5),
     loop_images_per_s=Rate(150.0, 149.0, 151.0, 5),
     ceiling_precision="bfloat16",
+    ceiling_operation="convolution, NCHW",
     ceiling_flops=30_000.0,
+    matrix_flops=20_000.0,
 )
 RECORD = BenchRecord(
     environment={"cores": 2},
@@ -40,9 +42,10 @@ def test_a_rate_of_one_repetition() -> None:
 
 
 def test_the_share_by_hand() -> None:
-    # 200 images a second are 4 steps of 50, each of 6,000 operations: 24,000 of 30,000.
+    # 200 images a second are 4 steps of 50, each of 6,000 operations: 24,000 of 30,000, and of 20,000.
     assert TRAINING.step_flops == pytest.approx(24_000)
     assert TRAINING.share_of_ceiling == pytest.approx(0.8)
+    assert TRAINING.share_of_matrix_product == pytest.approx(1.2)
 
 
 def test_a_quiet_machine_gets_no_warning() -> None:
@@ -80,5 +83,6 @@ def test_a_share_above_one_is_no_share(ceiling_flops: float, is_warned: bool) ->
 def test_json_has_what_follows_from_the_figures() -> None:
     found = json.loads(json.dumps(RECORD.as_json()))
     assert found["training"]["share_of_ceiling"] == pytest.approx(0.8)
+    assert found["training"]["share_of_matrix_product"] == pytest.approx(1.2)
     assert found["ceilings"][0]["flops"] == {"median": 100, "lower_quartile": 98, "upper_quartile": 102, "count": 9}
     assert (found["warnings"], found["load_average"]) == ([], 0.1)
