@@ -368,7 +368,7 @@ def test_waiting_threads_give_their_cores_away_soon(own: dict[str, str], turns: 
     assert f"GOMP_SPINCOUNT = '{turns}'" in shown.stderr
 
 
-def test_pictures_are_shown_in_several_views_at_test_time(trained: Finished) -> None:
+def test_pictures_are_shown_in_several_views_at_test_time(trained: Finished, tmp_path: Path) -> None:
     """On the same seed: the same network, so that its one view is what the other run's evaluation finds."""
     shown = conviction("train", "digits", "--set", "fit.epochs=2", "--set", "test_time={shift_px: 1}", "--json")
     assert shown.code == 0, shown.err
@@ -380,3 +380,12 @@ def test_pictures_are_shown_in_several_views_at_test_time(trained: Finished) -> 
     text = conviction("evaluate", shown.json["run"], "--split", "validation").out
     assert "; mean of 3 views of each picture" in text
     assert "\nOne view    " in text
+    Image.fromarray(np.zeros((8, 8), np.uint8)).save(tmp_path / "black.png")
+    for run, num_views in ((trained, 1), (shown, 3)):
+        predict = ("predict", run.json["run"], tmp_path / "black.png")
+        assert conviction(*predict, "--json").json["num_views"] == num_views
+        assert ("Each is the mean of 3 views of the picture." in conviction(*predict).out) == (num_views == 3)
+        # A heat map shows each window once.
+        dense = (*predict, "--dense", "--out", tmp_path / "map.png")
+        assert conviction(*dense, "--json").json["num_views"] == 1
+        assert ("one of each window; without --dense, 3 are averaged" in conviction(*dense).out) == (num_views == 3)

@@ -117,16 +117,24 @@ def predict(
             faults.append({"picture": picture, "message": error.message})
     if not found:
         raise DataError("\n".join(fault["message"] for fault in faults))
+    num_views = model.views.num_views
     if as_json:
         predictions = [{"picture": picture, **asdict(prediction)} for picture, prediction in found]
-        document: dict[str, Any] = {"run": opened.id, "weights": weights, "predictions": predictions}
-        document["unreadable"] = faults
+        document: dict[str, Any] = {
+            "run": opened.id,
+            "weights": weights,
+            "num_views": num_views,
+            "predictions": predictions,
+            "unreadable": faults,
+        }
         if faults:
             document["error"] = {"kind": DataError.kind, "message": "\n".join(fault["message"] for fault in faults)}
         print_json(document)
     else:
         rows = [(picture, prediction.label, percent(prediction.probability)) for picture, prediction in found]
         print_table([Column("picture", "left"), Column("class", "left"), Column("probability")], rows)
+        if num_views > 1:
+            print_lines([f"Each is the mean of {num_views} views of the picture."])
         for fault in faults:
             print_aside(f"Error: {fault['message']}")
     if faults:
@@ -156,6 +164,7 @@ def _predict_dense(run: Run, model: Model, pictures: list[str], scale: float, ou
         "map": list(found.size),
         "stride_px": list(found.stride_px),
         "window_px": list(found.window_px),
+        "num_views": 1,
         "share_by_class": found.share_by_class(),
         "strongest": {"label": label, "probability": probability, "row": row, "column": column},
         "path": str(path.resolve()),
@@ -164,12 +173,14 @@ def _predict_dense(run: Run, model: Model, pictures: list[str], scale: float, ou
         print_json(document)
         return
     height, width = found.size
+    averaged = model.views.num_views
     print_lines(
         [
             f"Map         {height}×{width} positions, one every {_by(found.stride_px)} pixels, each for a window of "
             f"{_by(found.window_px)} of the picture's {_by(found.picture_px)} pixels",
             f"Strongest   {label}, {percent(probability)}, at row {row}, column {column} of the map, counted from 0",
             "Most likely " + ", ".join(f"{name} at {percent(share)} of the positions" for name, share in shares[:3]),
+            *([f"Views       one of each window; without --dense, {averaged} are averaged"] if averaged > 1 else []),
             f"Heat map    {path}",
         ]
     )
