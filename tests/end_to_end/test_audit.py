@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -106,6 +107,26 @@ class TestTraining:
         assert self.notes(*training_on(photos)) == [warning]
         # Pictures in another size or another division are the same pictures.
         assert self.notes(*training_on(photos, "data.image_size_px=8", "split.validation=0.3")) == [warning]
+
+    def test_it_warns_before_anything_else_and_when_it_goes_on_too(self, photos: Path, tmp_path: Path) -> None:
+        """An audit that was made after the training had begun counts as well."""
+        frozen = ("network={blocks: [{filters: 4}], freeze: 1}", "fit.epochs=1")
+        begun = conviction(*training_on(photos, *frozen), "--json")
+        assert begun.code == 0, begun.err
+        folder = Path(begun.json["path"])
+        summary = json.loads((folder / "run.json").read_text())
+        (folder / "run.json").write_text(json.dumps({**summary, "status": "interrupted"}))
+        (folder / "recipe.yaml").write_text((folder / "recipe.yaml").read_text().replace("epochs: 1", "epochs: 2"))
+        shutil.rmtree(tmp_path / "cache" / "frozen")
+        assert conviction("data", "audit", photos).code == 0
+        resumed = conviction("resume", folder, "--json")
+        assert resumed.code == 0, resumed.err
+        lines = resumed.err.splitlines()
+        told = ("note: an audit found copies of 1 ", "note: Computing once", summary["run"], "going on after epoch 1")
+        places = [next(number for number, line in enumerate(lines) if line.startswith(part)) for part in told]
+        assert places == sorted(places)
+        assert sum("an audit found" in line for line in lines) == 1
+        assert "an audit found" in resumed.json["notes"][-1]
 
     def test_other_pictures_are_not_warned_of(self, photos: Path) -> None:
         assert conviction("data", "audit", photos).code == 0

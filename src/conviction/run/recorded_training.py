@@ -104,8 +104,6 @@ class Training:
         self._set_status("running")
         self._ledger.record_run(self._summary, self._folder.path)
         self._watcher.started(self._summary, self._recipe.fit.epochs, str(self._folder.path))
-        for note in self._summary.data.notes:
-            self._watcher.note(note)
         self._prepared.machine.engage()
         try:
             status = self._run_epochs()

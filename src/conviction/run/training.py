@@ -16,7 +16,7 @@ from conviction.core.environment import check_torch_and_torchvision, describe_en
 from conviction.core.errors import ConvictionError, RunError
 from conviction.core.files import write_json, write_text
 from conviction.core.ledger import Ledger
-from conviction.core.records import RunSummary
+from conviction.core.records import DataRecord, RunSummary
 from conviction.core.run_folder import RunFolder, create_run_folder, runs_home
 from conviction.fit.checkpoint import (
     save_tensors,
@@ -66,14 +66,17 @@ def train(
     machine = dataclasses.replace(machine, num_processes=choose_num_processes(processes, machine, resolved))
     home = Path(home or runs_home())
     with training_faults(resolved):
-        prepared = settle(prepare(resolved, machine, watcher.packing), build_trainer, watcher.note)
+        prepared = prepare(resolved, machine, watcher.packing)
+        data = prepared.data_record()
+        _tell_of_data(data, watcher)
+        prepared = settle(prepared, build_trainer, watcher.note)
         network = network_to_begin_with(prepared, watcher)
         check_processes(prepared, network)
         trainer = with_cached_frozen(build_trainer(prepared, network), prepared, watcher)
         folder = create_run_folder(home, resolved.name)
         with folder.held():
             ledger = _open_ledger(folder, home, ledger_url)
-            summary = _describe(folder, prepared, network)
+            summary = _describe(folder, prepared, network, data)
             _write_beginnings(folder, prepared, network, summary)
             Training(folder, prepared, (network, trainer), ledger, watcher, summary).run_as_asked(ledger_url)
     return Run(folder, ledger_url)
@@ -113,7 +116,11 @@ def resume(
         machine = dataclasses.replace(machine, num_processes=chosen)
         # The saved one: fitting anew takes time, and rounds otherwise with another number of threads.
         prepared = prepare(recipe, machine, watcher.packing, load_standardization(folder))
-        _refuse_changed_data(folder, summary, prepared)
+        data = prepared.data_record()
+        _refuse_changed_data(folder, summary.data, data)
+        _tell_of_data(data, watcher)
+        # An audit may have been made meanwhile.
+        summary = dataclasses.replace(summary, data=dataclasses.replace(summary.data, notes=data.notes))
         network = network_to_go_on_with(folder, prepared, watcher)
         check_processes(prepared, network)
         if chosen != summary.num_processes:
@@ -148,7 +155,13 @@ def _open_ledger(folder: RunFolder, home: Path, url: str | None) -> Ledger:
         raise
 
 
-def _describe(folder: RunFolder, prepared: Prepared, network: nn.Module) -> RunSummary:
+def _tell_of_data(data: DataRecord, watcher: Watcher) -> None:
+    """Before all else that is to be said: whether to train on these pictures at all may depend on it."""
+    for note in data.notes:
+        watcher.note(note)
+
+
+def _describe(folder: RunFolder, prepared: Prepared, network: nn.Module, data: DataRecord) -> RunSummary:
     recipe = prepared.recipe
     return RunSummary(
         run=folder.id,
@@ -157,7 +170,7 @@ def _describe(folder: RunFolder, prepared: Prepared, network: nn.Module) -> RunS
         status="running",
         created_at=datetime.now(UTC).isoformat(timespec="microseconds"),
         seed=recipe.seed,
-        data=prepared.data_record(),
+        data=data,
         num_parameters=num_parameters(network),
         num_processes=prepared.machine.num_processes,
     )
@@ -180,8 +193,8 @@ def _write_beginnings(folder: RunFolder, prepared: Prepared, network: nn.Module,
     folder.write_summary(summary)
 
 
-def _refuse_changed_data(folder: RunFolder, summary: RunSummary, prepared: Prepared) -> None:
-    if change := describe_change(summary.data, prepared.data_record()):
+def _refuse_changed_data(folder: RunFolder, former: DataRecord, now: DataRecord) -> None:
+    if change := describe_change(former, now):
         raise RunError(
             f"{change} since {folder.id} began: going on would mix training with test pictures. Bring the former ones "
             "back, or train anew."
