@@ -44,29 +44,36 @@ def with_cached_frozen(trainer: Trainer, prepared: Prepared, watcher: Watcher) -
 
     Raises: ConfigError, StorageError where a fixed number of views was asked for and is not possible.
     """
-    recipe = prepared.recipe
-    if recipe.network.freeze is None or not recipe.fit.cache_frozen:
+    if not _is_asked_for(prepared):
         return trainer
-    if prepared.machine.num_processes > 1:
-        watcher.note("The frozen layers are computed in each epoch, as several processes keep nothing.")
-        return trainer
-    if recipe.augment and recipe.fit.fixed_views is None:
-        watcher.note(
-            "The frozen layers are computed in each epoch, as each shows other views of the pictures. "
-            "fit.fixed_views=4 would draw four views of each picture, and compute them once."
-        )
-        return trainer
-    if recipe.fit.progressive_sizes:
-        watcher.note("The frozen layers are computed in each epoch, as the pictures' size changes.")
+    if obstacle := _obstacle(prepared):
+        watcher.note(f"The frozen layers are computed in each epoch, {obstacle}")
         return trainer
     prepared.machine.engage()
     try:
         return _Caching(trainer, prepared, watcher).trainer_of_the_rest()
     except (ConfigError, StorageError) as error:
-        if recipe.fit.fixed_views is not None:
+        if prepared.recipe.fit.fixed_views is not None:
             raise
         watcher.note(f"{error} So the frozen layers are computed in each epoch.")
         return trainer
+
+
+def _is_asked_for(prepared: Prepared) -> bool:
+    return prepared.recipe.network.freeze is not None and prepared.recipe.fit.cache_frozen
+
+
+def _obstacle(prepared: Prepared) -> str | None:
+    """Why the frozen layers have to be computed in each epoch, as the end of a sentence."""
+    recipe = prepared.recipe
+    if prepared.machine.num_processes > 1:
+        return "as several processes keep nothing."
+    if recipe.augment and recipe.fit.fixed_views is None:
+        return (
+            "as each shows other views of the pictures. fit.fixed_views=4 would draw four views of each picture, and "
+            "compute them once."
+        )
+    return "as the pictures' size changes." if recipe.fit.progressive_sizes else None
 
 
 @dataclass(frozen=True)
@@ -83,6 +90,7 @@ class _Caching:
         self._prepared = prepared
         self._watcher = watcher
         self._store = ActivationStore()
+        self._num_views = prepared.recipe.fit.fixed_views or 0
         try:
             self._cut = cut_behind_frozen(trainer.network, prepared.input_shape)
         except ConfigError as error:
@@ -92,52 +100,81 @@ class _Caching:
 
     def trainer_of_the_rest(self) -> Trainer:
         """Raises: ConfigError, StorageError."""
+        plain, *views = self._all_kept(self._parts())
+        return self._fed_with(plain, tuple(views), self._prepared.splits.train, self._prepared.splits.validation)
+
+    def _parts(self) -> list[_Part]:
+        """All that the trainer will ask for: the pictures as they are, then each view. Raises: ConfigError."""
         trainer, splits = self._trainer, self._prepared.splits
-        num_views = self._prepared.recipe.fit.fixed_views or 0
-        if num_views and getattr(trainer.train.augment, "mixes_labels", False):
+        if self._num_views and getattr(trainer.train.augment, "mixes_labels", False):
             raise ConfigError(
                 "fit.fixed_views keeps views of single pictures, and augment mixes pictures of two classes. Leave the "
                 "mixing out, or set fit.fixed_views=null."
             )
         seen_plainly = [splits.validation]
-        if not num_views or trainer.measure_train_fixed:
+        if not self._num_views or trainer.measure_train_fixed:
             seen_plainly.append(splits.train)
-        parts = [_Part(np.sort(np.concatenate(seen_plainly)))]
-        parts += [_Part(np.sort(splits.train), view) for view in range(1, num_views + 1)]
-        self._announce(parts)
-        plain, *views = [self._kept(part) for part in parts]
+        plain = _Part(np.sort(np.concatenate(seen_plainly)))
+        return [plain, *(_Part(np.sort(splits.train), view) for view in range(1, self._num_views + 1))]
+
+    def _fed_with(
+        self, plain: Activations, views: tuple[Activations, ...], train: np.ndarray, validation: np.ndarray
+    ) -> Trainer:
+        """The trainer of the rest, on the activations of given rows."""
+        trainer = self._trainer
         generator = np.random.default_rng(rng.derive(self._prepared.recipe.seed, "views"))
-        first = generator.integers(0, max(1, num_views), len(splits.train))
+        first = generator.integers(0, max(1, len(views)), len(train))
         return replace(
             trainer,
             network=self._cut.rest,
-            train=_stream(trainer.train, plain=plain, views=tuple(views), first_views=first),
-            validation=_stream(trainer.validation, plain=plain),
+            train=_stream(replace(trainer.train, rows=train), plain=plain, views=views, first_views=first),
+            validation=_stream(replace(trainer.validation, rows=validation), plain=plain),
         )
 
-    def _announce(self, parts: list[_Part]) -> None:
-        """Say what is about to be kept. Raises: StorageError where the disk has no room for it."""
-        missing = [part for part in parts if not self._store.has(self._wanted(part))]
-        if not missing:
-            return
-        count = sum(len(part.rows) for part in missing)
-        num_bytes = sum(self._wanted(part).num_bytes for part in missing)
+    def _missing(self, parts: list[_Part]) -> list[_Part]:
+        return [part for part in parts if not self._store.has(self._wanted(part))]
+
+    def _all_kept(self, parts: list[_Part]) -> list[Activations]:
+        """Raises: StorageError."""
+        missing = self._missing(parts)
+        if missing:
+            self._refuse_without_room(missing)
+            self._announce(missing)
+        computed = {part.view: len(part.rows) for part in missing}
+        total, num_done, found = sum(computed.values()), 0, []
+        for part in parts:
+            progress = partial(self._tell, num_done, total)
+            values = self._store.kept(self._wanted(part), partial(self._computed, part), progress)
+            num_done += computed.get(part.view, 0)
+            found.append(Activations(values, part.rows))
+        return found
+
+    def _tell(self, num_before: int, total: int, num_done: int, _: int) -> None:
+        self._watcher.stage("frozen layers, pictures", num_before + num_done, total)
+
+    def _refuse_without_room(self, missing: list[_Part]) -> None:
+        """Raises: StorageError where the disk has no room for what is to be computed."""
+        num_bytes = self._num_bytes(missing)
         free = shutil.disk_usage(self._store.folder).free * (1 - _SPARED_SHARE)
-        what = f"what the frozen layers make of {count:,} pictures" + (" and views" if len(parts) > 1 else "")
         if num_bytes > free:
             raise StorageError(
-                f"The cache folder, {self._store.folder}, has {free / 1e9:,.1f} GB to spare, and {what} takes "
-                f"{num_bytes / 1e9:,.1f} GB (CONVICTION_CACHE names the folder)."
+                f"The cache folder, {self._store.folder}, has {free / 1e9:,.1f} GB to spare, and "
+                f"{self._described(missing)} takes {num_bytes / 1e9:,.1f} GB (CONVICTION_CACHE names the folder)."
             )
+
+    def _announce(self, missing: list[_Part]) -> None:
         sizes = "×".join(map(str, self._cut.shape))
         self._watcher.note(
-            f"Computing once, and keeping in the cache folder: {what}, {sizes} numbers each, {num_bytes / 1e6:,.0f} MB."
+            f"Computing once, and keeping in the cache folder: {self._described(missing)}, {sizes} numbers each, "
+            f"{self._num_bytes(missing) / 1e6:,.0f} MB."
         )
 
-    def _kept(self, part: _Part) -> Activations:
-        compute = partial(self._computed, part)
-        values = self._store.kept(self._wanted(part), compute, partial(self._watcher.stage, "frozen layers"))
-        return Activations(values, part.rows)
+    def _num_bytes(self, parts: list[_Part]) -> int:
+        return sum(self._wanted(part).num_bytes for part in parts)
+
+    def _described(self, parts: list[_Part]) -> str:
+        count = sum(len(part.rows) for part in parts)
+        return f"what the frozen layers make of {count:,} pictures" + (" and views" if self._num_views else "")
 
     def _wanted(self, part: _Part) -> Wanted:
         digest = hashlib.sha256(self._identity.encode())

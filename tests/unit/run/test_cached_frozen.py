@@ -273,3 +273,34 @@ def test_a_damaged_set_is_made_anew(tmp_path: Path) -> None:
     second, notes = trained()
     assert len(notes) == 1
     assert (first.path / "history.jsonl").read_bytes() == (second.path / "history.jsonl").read_bytes()
+
+
+class Stages(Notes):
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[tuple[str, int, int]] = []
+
+    def stage(self, name: str, num_done: int, total: int) -> None:
+        self.seen.append((name, num_done, total))
+
+
+def test_all_that_is_computed_is_one_stage(tmp_path: Path) -> None:
+    def stages(**settings: Any) -> tuple[list[int], int]:
+        watcher = Stages()
+        data = train(RECIPE | settings, {**AUGMENTED, "fit.epochs": 1}, watcher=watcher).summary.data
+        assert {name for name, _, _ in watcher.seen} <= {"frozen layers, pictures"}
+        totals = {total for _, _, total in watcher.seen}
+        assert len(totals) <= 1
+        done = [num_done for _, num_done, _ in watcher.seen]
+        assert done == sorted(set(done))
+        return done, data.num_train
+
+    fit = RECIPE["fit"]
+    done, num_train = stages(fit={**fit, "fixed_views": 2})
+    # 359 validation pictures, at most 128 at once.
+    assert done[:3] == [128, 256, 359]
+    assert done[-1] == 359 + 2 * num_train
+    # Of three views two are there: what is left to compute is the third.
+    done, _ = stages(fit={**fit, "fixed_views": 3})
+    assert (done[0], done[-1]) == (128, num_train)
+    assert stages(fit={**fit, "fixed_views": 3})[0] == []
