@@ -17,7 +17,8 @@ from safetensors.torch import load_file
 
 from conviction import Run, resume, train
 from conviction.core.errors import ConfigError, StorageError
-from conviction.data.stream import Stream
+from conviction.data.stream import Batch, Stream
+from conviction.fit.loop import Trainer
 from conviction.fit.watcher import Watcher
 from conviction.run import activation_store, cached_frozen
 from conviction.run.recipe import load_recipe
@@ -304,3 +305,30 @@ def test_all_that_is_computed_is_one_stage(tmp_path: Path) -> None:
     done, _ = stages(fit={**fit, "fixed_views": 3})
     assert (done[0], done[-1]) == (128, num_train)
     assert stages(fit={**fit, "fixed_views": 3})[0] == []
+
+
+def test_with_progressive_sizes_frozen_layers_see_each_size_and_keep_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes: list[int] = []
+    original = Trainer.take_step
+
+    def watched(self: Trainer, batch: Batch) -> Any:
+        sizes.append(batch.images.shape[-1])
+        return original(self, batch)
+
+    monkeypatch.setattr(Trainer, "take_step", watched)
+    network = {**RECIPE["network"], "global_pooling": "average"}
+    progressive = {"fit.progressive_sizes": [{"epochs": 1, "size_px": 6}]}
+    run, notes = trained(progressive, network=network)
+    steps = len(sizes) // 2
+    assert sizes == [6] * steps + [8] * steps
+    assert notes == ["The frozen layers are computed in each epoch, as the pictures' size changes."]
+    assert kept_sets(tmp_path) == []
+    plain, _ = trained({**progressive, "fit.cache_frozen": False}, network=network)
+    assert (run.path / "history.jsonl").read_bytes() == (plain.path / "history.jsonl").read_bytes()
+
+
+def test_fixed_views_of_pictures_whose_size_changes_are_refused() -> None:
+    with pytest.raises(ConfigError, match=r"fit\.progressive_sizes empty"):
+        load_recipe(RECIPE, {**AUGMENTED, "fit.fixed_views": 2, "fit.progressive_sizes": [{"epochs": 1, "size_px": 6}]})
