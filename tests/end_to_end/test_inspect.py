@@ -253,3 +253,18 @@ def test_an_epoch_is_estimated_and_checked() -> None:
 def test_inspecting_leaves_no_run(tmp_path: Path) -> None:
     conviction("inspect", "digits", "--check-time")
     assert not (tmp_path / "runs").exists()
+
+
+def test_frozen_layers_are_estimated_apart() -> None:
+    """Once, and not in each epoch; nothing where they are kept already, as they are after a real epoch."""
+    options = ("--set", "network.freeze=1", "--set", "augment=[]", "--set", "fit.batch_size=32")
+    first = conviction("inspect", "digits", "--check-time", *options, "--json").json["epoch_time"]
+    assert first["frozen_s"] > 0
+    assert first["real_frozen_s"] > 0
+    assert first["seconds"] == pytest.approx(first["train_s"] + first["validation_s"])
+    second = conviction("inspect", "digits", "--time", *options)
+    assert "Frozen      kept already: what the frozen layers make of the pictures" in second.out
+    other = conviction("inspect", "digits", "--time", *options, "--set", "seed=1").out
+    assert "once, before the first epoch: what the frozen layers make of the pictures" in other
+    plain = conviction("inspect", "digits", "--time", *options, "--set", "fit.cache_frozen=false", "--json")
+    assert plain.json["epoch_time"]["frozen_s"] is None

@@ -157,6 +157,12 @@ def _describe_time(timed: EpochTime) -> list[str]:
         f"{shown_duration(timed.train_s)}, validation {shown_duration(timed.validation_s)} "
         f"(from {timed.measured_steps} measured steps)"
     ]
+    if timed.frozen_s is not None:
+        once = (
+            f"about {shown_duration(timed.frozen_s)} once, before the first epoch" if timed.frozen_s else "kept already"
+        )
+        real = "" if timed.real_frozen_s is None else f"; really {shown_duration(timed.real_frozen_s)}"
+        lines.insert(0, f"Frozen      {once}{real}: what the frozen layers make of the pictures")
     if timed.real_s is not None and timed.error is not None:
         lines.append(f"Real epoch  {shown_duration(timed.real_s)}: the estimate is off by {100 * timed.error:+.1f} %")
     return lines

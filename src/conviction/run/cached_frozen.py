@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
 from functools import partial
@@ -59,6 +60,30 @@ def with_cached_frozen(trainer: Trainer, prepared: Prepared, watcher: Watcher) -
         return trainer
 
 
+def sampled_rest(trainer: Trainer, prepared: Prepared, num_pictures: int) -> tuple[Trainer, float | None]:
+    """What a training would train, to be timed, and the seconds that the frozen layers would take before it.
+
+    Where they would be computed once, so many pictures stand for all, and nothing is kept; the streams are as long as
+    a training's, and the seconds are 0 where all is kept already. Else these are the given trainer and None.
+
+    Raises: ConfigError, StorageError as `with_cached_frozen`.
+    """
+    if not will_cache(prepared):
+        return trainer, None
+    prepared.machine.engage()
+    try:
+        return _Caching(trainer, prepared, Watcher()).sampled(num_pictures)
+    except (ConfigError, StorageError):
+        if prepared.recipe.fit.fixed_views is not None:
+            raise
+        return trainer, None
+
+
+def will_cache(prepared: Prepared) -> bool:
+    """Whether a training computes its frozen layers once, if its network can be cut and the disk has room."""
+    return _is_asked_for(prepared) and _obstacle(prepared) is None
+
+
 def _is_asked_for(prepared: Prepared) -> bool:
     return prepared.recipe.network.freeze is not None and prepared.recipe.fit.cache_frozen
 
@@ -102,6 +127,33 @@ class _Caching:
         """Raises: ConfigError, StorageError."""
         plain, *views = self._all_kept(self._parts())
         return self._fed_with(plain, tuple(views), self._prepared.splits.train, self._prepared.splits.validation)
+
+    def sampled(self, num_pictures: int) -> tuple[Trainer, float]:
+        """The rest on the activations of a few pictures, and the seconds that computing all of them would take.
+
+        Raises: ConfigError, StorageError.
+        """
+        missing = self._missing(self._parts())
+        if not missing:
+            return self.trainer_of_the_rest(), 0.0
+        self._refuse_without_room(missing)
+        splits, num_views = self._prepared.splits, self._num_views
+        rows = np.sort(splits.train[:num_pictures])
+        values, plain_s = self._timed(_Part(rows))
+        view_s = self._timed(_Part(rows, 1))[1] if num_views else 0.0
+        seconds = sum(len(part.rows) * (view_s if part.view else plain_s) for part in missing)
+        few = Activations(values, rows)
+        train, validation = (np.resize(rows, len(split)) for split in (splits.train, splits.validation))
+        return self._fed_with(few, (few,) * num_views, train, validation), seconds
+
+    def _timed(self, part: _Part) -> tuple[np.ndarray, float]:
+        """The activations, and the seconds that one of them takes."""
+        # The first time finds memory and kernels.
+        for _ in self._computed(part):
+            pass
+        start = time.perf_counter()
+        values = np.concatenate(list(self._computed(part)))
+        return values, (time.perf_counter() - start) / len(values)
 
     def _parts(self) -> list[_Part]:
         """All that the trainer will ask for: the pictures as they are, then each view. Raises: ConfigError."""
