@@ -11,10 +11,10 @@ export CONVICTION_DATA ?= $(abspath $(DATA))
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast check format lock bench bench-peers docs clean
+.PHONY: help setup demo test test-fast check format lock bench bench-peers bench-recipes docs clean
 
 help: ## List the targets
-	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
 
 setup: $(SETUP) ## Make the virtual environment; does nothing when nothing changed
 
@@ -49,10 +49,14 @@ bench: setup ## Measure speed and memory on this machine
 	@$(BIN)/python benchmarks/frozen_head.py
 	@$(BIN)/python benchmarks/share_of_ceiling.py
 	@$(MAKE) --no-print-directory bench-peers
+	@$(MAKE) --no-print-directory bench-recipes
 
 bench-peers: setup ## Measure training beside PyTorch, Lightning, fastai and Keras (20 minutes; part of bench)
 	@sh benchmarks/peers/setup.sh
 	@cd benchmarks && ../$(BIN)/python -m peers.compare $(PEERS_OPTIONS)
+
+bench-recipes: setup ## Train the speed recipes with five seeds and test them (hours without bfloat16; part of bench)
+	@$(BIN)/python benchmarks/speed_recipes.py $(RECIPES_OPTIONS)
 
 docs: setup ## Write the generated pages of docs/reference anew
 	@UPDATE_DOCS=1 $(BIN)/python -m pytest -q tests/docs tests/end_to_end/test_bad_input.py

@@ -5,6 +5,7 @@ make bench                      or: python benchmarks/targets.py
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -23,6 +24,8 @@ PEER_TARGETS = {
     "lab-a-bn": {"pytorch": 2.2},
 }
 WORK = {"lab-c": "lab C's network", "lab-a-bn": "lab A's ConvNet with batch normalisation"}
+SPEED_RECIPES = ("speed-cifar10", "speed-cifar10-quick")
+LEAST_SEEDS = 5
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,19 @@ def _middle_start(sections: dict[str, Any]) -> float:
     return sorted(starts)[len(starts) // 2]
 
 
+def _over_seeds(recipe: str, figure: str, scale: float = 1.0) -> Callable[[dict[str, Any]], float]:
+    """The mean over the seeds, infinite where a seed never came so far."""
+
+    def find(sections: dict[str, Any]) -> float:
+        found = sections["speed_recipes"]["recipes"][recipe]
+        if found["num_seeds"] < LEAST_SEEDS:
+            raise KeyError(recipe)
+        about = found["figures"][figure]
+        return scale * float(about["mean"]) if about["num_seeds"] == found["num_seeds"] else math.inf
+
+    return find
+
+
 TARGETS = [
     *(
         Target(
@@ -72,6 +88,31 @@ TARGETS = [
         "the ConvNet's training step: floating-point operations a second, of those of a matrix product",
         *(0.75, "at least", ""),
         lambda sections: float(sections["share_of_ceiling"]["share_of_matrix_product"]["median"]),
+    ),
+    Target(
+        "`speed-cifar10` on `cifar10-jpeg75`: test accuracy in several views, mean over the seeds",
+        *(91.0, "at least", " %"),
+        _over_seeds("speed-cifar10", "test_accuracy", 100),
+    ),
+    Target(
+        "the same: test accuracy in one view, mean over the seeds",
+        *(89.8, "at least", " %"),
+        _over_seeds("speed-cifar10", "test_accuracy_one_view", 100),
+    ),
+    Target(
+        "the same: training without validation, mean over the seeds",
+        *(300.0, "at most", " s"),
+        _over_seeds("speed-cifar10", "train_s"),
+    ),
+    Target(
+        "`speed-cifar10-quick`: training to 80 % of the validation pictures, mean over the seeds",
+        *(60.0, "at most", " s"),
+        _over_seeds("speed-cifar10-quick", "to_80_percent_train_s"),
+    ),
+    Target(
+        "head on a frozen SqueezeNet, Imagenette, 20 epochs, against a loop that recomputes it",
+        *(10.0, "at least", " ×"),
+        lambda sections: float(sections["frozen_head"]["median_ratio"]),
     ),
     Target("command to first step, warm cache, `alexnet-cifar10`, median", 3.0, "at most", " s", _middle_start),
     Target(
@@ -98,6 +139,10 @@ def page(sections: dict[str, Any], environment: dict[str, Any]) -> str:
     ]
     if "bfloat16" not in environment["precision"]:
         lines += ["", "The targets are for processors with bfloat16 instructions, which this one lacks."]
+    if recipes := sections.get("speed_recipes"):
+        from recipe_summary import markdown as of_recipes
+
+        lines += ["", *of_recipes(recipes)]
     if peers := sections.get("peers"):
         from peers.verdict import markdown
 

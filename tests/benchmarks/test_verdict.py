@@ -93,12 +93,14 @@ def test_the_page_sets_targets_beside_figures() -> None:
         "peers": section(summarise(ROUNDS, "lab-c")),
         "start_and_epoch": {"warm_first_step_s": [2.5, 2.9, 4.0], "peak_memory_bytes": 1.7e9},
         "share_of_ceiling": {"share_of_matrix_product": {"median": 0.8}, "share_of_ceiling": {"median": 0.7}},
+        "frozen_head": {"median_ratio": 9.9},
     }
     rows = [target.row(sections)[1:] for target in TARGETS]
     assert rows[0] == ("≥ 2.5 ×", "2.40 ×", "**missed**")
     assert rows[1] == ("≥ 2.7 ×", "–", "not measured")
+    assert ("≥ 0.75", "0.80", "met") in rows
     assert rows[-3:] == [
-        ("≥ 0.75", "0.80", "met"),
+        ("≥ 10 ×", "9.90 ×", "**missed**"),
         ("≤ 3 s", "2.90 s", "met"),
         ("≤ 1.5 GB", "1.70 GB", "**missed**"),
     ]
