@@ -11,7 +11,7 @@ export CONVICTION_DATA ?= $(abspath $(DATA))
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast check format lock bench bench-peers bench-recipes docs clean
+.PHONY: help setup demo test test-fast check format lock bench bench-peers bench-recipes bench-ablations docs clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -57,6 +57,9 @@ bench-peers: setup ## Measure training beside PyTorch, Lightning, fastai and Ker
 
 bench-recipes: setup ## Train the speed recipes with five seeds and test them (hours without bfloat16; part of bench)
 	@$(BIN)/python benchmarks/speed_recipes.py $(RECIPES_OPTIONS)
+
+bench-ablations: setup ## Train the quick speed recipe without each ingredient in turn (hours; not part of bench)
+	@$(BIN)/python benchmarks/ablations.py $(ABLATIONS_OPTIONS)
 
 docs: setup ## Write the generated pages of docs/reference anew
 	@UPDATE_DOCS=1 $(BIN)/python -m pytest -q tests/docs tests/end_to_end/test_bad_input.py

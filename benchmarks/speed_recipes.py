@@ -63,8 +63,8 @@ def measure(recipe: Recipe, seed: int, folder: Path) -> dict[str, Any]:
     load_average = os.getloadavg()[0]
     file = folder / "recipe.yaml"
     file.write_text(load_recipe(recipe, {"seed": seed}).to_yaml())
-    run = Run.open(_conviction(folder, "train", str(file))["path"])
-    evaluation = _conviction(folder, "evaluate", str(run.path))
+    run = Run.open(conviction_says(folder, "train", str(file))["path"])
+    evaluation = conviction_says(folder, "evaluate", str(run.path))
     environment = read_json(run.folder.environment)
     timings = run.folder.read_timings()
     assert run.best is not None
@@ -87,7 +87,8 @@ def measure(recipe: Recipe, seed: int, folder: Path) -> dict[str, Any]:
     }
 
 
-def _conviction(folder: Path, *arguments: str) -> dict[str, Any]:
+def conviction_says(folder: Path, *arguments: str) -> dict[str, Any]:
+    """What a command prints as JSON."""
     environment = child_environment(CONVICTION_HOME=str(folder / "runs"), CONVICTION_CACHE=str(folder / "cache"))
     command = [sys.executable, "-m", "conviction", *arguments, "--json"]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=environment)

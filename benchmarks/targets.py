@@ -143,6 +143,10 @@ def page(sections: dict[str, Any], environment: dict[str, Any]) -> str:
         from recipe_summary import markdown as of_recipes
 
         lines += ["", *of_recipes(recipes)]
+    if ablations := sections.get("ablations"):
+        from ablations import markdown as of_ablations
+
+        lines += ["", *of_ablations(ablations)]
     if peers := sections.get("peers"):
         from peers.verdict import markdown
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import itertools
+import re
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+import yaml
 from numpy.lib.stride_tricks import sliding_window_view
 from torch import Tensor, nn
 
@@ -151,8 +153,24 @@ def test_a_large_training_split_gives_a_sample_spread_over_all_of_it(monkeypatch
     assert torch.equal(images, expected)
 
 
-def test_the_long_recipe_holds_the_published_values() -> None:
-    recipe = load_recipe("speed-cifar10")
+@pytest.mark.parametrize("name", ["speed-cifar10", "speed-cifar10-quick"])
+def test_the_recipes_hold_the_published_values_of_muon(name: str) -> None:
+    recipe = load_recipe(name)
+    optimizer: Any = recipe.optimizer
+    assert (optimizer.momentum, optimizer.num_steps) == (0.6, 3)
+    assert (optimizer.nesterov, optimizer.normalize_weights, optimizer.rate_adjustment) == (True, True, "none")
+    # For 2,000 images 0.67 where the classifier's weights have deviation 1; torch draws them from ±1/√256. With the
+    # batch the classifier's rate goes by the root.
+    rate = 0.67 * 2000 * (1 / 256 / 3)
+    assert optimizer.rest_learning_rate == pytest.approx(rate * (recipe.fit.batch_size / 2000) ** 0.5, rel=0.03)
+    assert optimizer.bias_rate == optimizer.norm_bias_rate == pytest.approx(0.053 * 2000 / rate, rel=0.01)
+    assert optimizer.rest_weight_decay == pytest.approx(2e-6 * 2000 / rate, rel=0.01)
+
+
+def test_the_guide_holds_the_published_values_of_sgd() -> None:
+    guide = (Path(__file__).parents[2] / "docs/guide/speed-recipes.md").read_text()
+    (text,) = [block for block in re.findall(r"```yaml\n(.*?)```", guide, re.DOTALL) if "lookahead:" in block]
+    recipe = load_recipe(yaml.safe_load(text))
     optimizer: Any = recipe.optimizer
     # Published in decoupled form: 11.5 for 1,024 images and a sum of losses, over 1 + 1 / (1 − 0.85) for the momentum.
     assert recipe.fit.batch_size == 1024
@@ -161,18 +179,6 @@ def test_the_long_recipe_holds_the_published_values() -> None:
     assert (optimizer.momentum, optimizer.nesterov, optimizer.norm_bias_rate) == (0.85, True, 64)
     assert optimizer.lookahead.decay == pytest.approx(0.95**5, rel=1e-3)
     assert (optimizer.lookahead.every_steps, optimizer.lookahead.decay_power) == (5, 3)
-
-
-def test_the_quick_recipe_holds_the_published_values_of_muon() -> None:
-    optimizer: Any = load_recipe("speed-cifar10-quick").optimizer
-    assert (optimizer.learning_rate, optimizer.momentum, optimizer.num_steps) == (0.24, 0.6, 3)
-    assert (optimizer.nesterov, optimizer.normalize_weights, optimizer.rate_adjustment) == (True, True, "none")
-    # For 2,000 images 0.67 where the classifier's weights have deviation 1; torch draws them from ±1/√256. With the
-    # batch the classifier's rate goes by the root.
-    rate = 0.67 * 2000 * (1 / 256 / 3)
-    assert optimizer.rest_learning_rate == pytest.approx(rate * (512 / 2000) ** 0.5, rel=0.03)
-    assert optimizer.bias_rate == optimizer.norm_bias_rate == pytest.approx(0.053 * 2000 / rate, rel=0.01)
-    assert optimizer.rest_weight_decay == pytest.approx(2e-6 * 2000 / rate, rel=0.01)
 
 
 @pytest.mark.parametrize(("name", "narrow", "wide"), [("speed-cifar10", 64, 256), ("speed-cifar10-quick", 32, 128)])

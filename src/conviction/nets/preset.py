@@ -87,7 +87,6 @@ def _speed_cifar10(*widths: int) -> BlocksConfig:
             "initialization": "dirac",
             "normalization": "batch",
             "normalization_scale": False,
-            "normalization_momentum": 0.4,
             "normalization_epsilon": 1e-12,
             "activation": "gelu",
         }
