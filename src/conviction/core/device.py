@@ -20,6 +20,8 @@ DeviceName = Literal["auto", "cpu", "cuda"]
 PrecisionName = Literal["auto", "float32", "bfloat16"]
 MemoryFormat = Literal["channels_last", "contiguous"]
 MemoryFormatName = Literal["auto", "channels_last", "contiguous"]
+CompileMode = Literal["none", "fused", "cuda_graphs"]
+CompileName = Literal["auto", "none", "fused", "cuda_graphs"]
 
 
 def choose_device(name: DeviceName) -> torch.device:
@@ -44,6 +46,19 @@ def choose_precision(name: PrecisionName, device: torch.device) -> Literal["floa
     if name != "auto":
         return name
     return "bfloat16" if has_bfloat16(device) else "float32"
+
+
+def choose_compile(name: CompileName, device: torch.device) -> CompileMode:
+    """`auto` compiles nothing until that was tried.
+
+    Raises: ConfigError where `cuda_graphs` is asked for on another device.
+    """
+    if name == "cuda_graphs" and device.type != "cuda":
+        raise ConfigError(
+            "`fit.compile: cuda_graphs` was asked for, but this training computes on a processor. Use `auto`, `fused` "
+            "or `none`."
+        )
+    return "none" if name == "auto" else name
 
 
 def has_bfloat16(device: torch.device) -> bool:

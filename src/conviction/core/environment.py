@@ -50,7 +50,12 @@ def check_torch_and_torchvision() -> None:
 
 
 def describe_environment(
-    threads: int, device: str, precision: str, memory_format: str = "channels_last", num_processes: int = 1
+    threads: int,
+    device: str,
+    precision: str,
+    memory_format: str = "channels_last",
+    num_processes: int = 1,
+    compile: str = "none",
 ) -> dict[str, Any]:
     """The environment of a run, for `environment.json`; the threads are those of all processes."""
     return {
@@ -65,6 +70,7 @@ def describe_environment(
         "device": device,
         "precision": precision,
         "memory_format": memory_format,
+        "compile": compile,
         "commit": _commit(Path(__file__).parent),
     }
 

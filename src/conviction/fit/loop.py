@@ -12,10 +12,11 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from conviction.core import rng
-from conviction.core.device import peak_memory_bytes
+from conviction.core.device import CompileMode, peak_memory_bytes
 from conviction.core.errors import TrainingDiverged
 from conviction.core.records import EpochRecord, Score, Timing
 from conviction.data.stream import Batch, Stream
+from conviction.fit.compiled import CompiledForward
 from conviction.fit.lookahead import Lookahead
 from conviction.fit.loss import Loss
 from conviction.fit.plain_optimizer import step
@@ -31,7 +32,10 @@ _CHECK_EVERY_STEPS = 20
 
 @dataclass
 class Trainer:
-    """Everything that an epoch needs. Its random numbers depend on `seed` and the epoch's number alone."""
+    """Everything that an epoch needs. Its random numbers depend on `seed` and the epoch's number alone.
+
+    `note` hears where what was to be compiled is not.
+    """
 
     network: nn.Module
     optimizer: Optimizer
@@ -45,11 +49,28 @@ class Trainer:
     measure_train_fixed: bool = False
     progressive_sizes: Sequence[SizeStep] = ()
     lookahead: Lookahead | None = None
+    compile: CompileMode = "none"
+    note: Callable[[str], None] = lambda text: None
 
     def __post_init__(self) -> None:
         self._base_rates = [group["lr"] for group in self.optimizer.param_groups]
         # Not shuffled, it is not augmented.
         self._fixed_order = replace(self.train, batch_size=self.validation.batch_size)
+        num_images = self.train.bounds()[1]
+        is_compiled = self.compile != "none"
+        self._compiled = CompiledForward(self.network, self.compile, num_images, self.note) if is_compiled else None
+
+    def compile_step(self, epoch: int = 1) -> float | None:
+        """Compile for the batches of an epoch; the seconds that it took, None where they are not computed so."""
+        if self._compiled is None:
+            return None
+        shuffled = self.train.shuffled(rng.generator(self.seed, "compile"), epoch, self.seed)
+        images = shrunk(next(shuffled), size_in_epoch(self.progressive_sizes, epoch)).images
+        self.network.train()
+        set_trained(self.network, epoch)
+        with autocast(self.train.device, self.precision):
+            can = self._compiled.can(images)
+        return self._compiled.compile_s if can else None
 
     def epoch_zero(self) -> tuple[EpochRecord, Timing]:
         """What the untrained network makes of the validation split; about ln K nats where it is indifferent.
@@ -115,7 +136,7 @@ class Trainer:
     def _gradients(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Leave the weights' gradients behind; loss and logits of this process's images, without gradients."""
         with autocast(self.train.device, self.precision):
-            logits = self.network(batch.images)
+            logits = (self._compiled or self.network)(batch.images)
         loss = self.loss(logits.float(), batch.targets)
         loss.backward()  # type: ignore[no-untyped-call]
         return loss.detach(), logits.detach()

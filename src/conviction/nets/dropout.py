@@ -7,7 +7,7 @@ number that it drops. Here 16 random bits decide, and four decisions come from o
 from __future__ import annotations
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from conviction.nets.freezing import is_frozen
@@ -38,17 +38,35 @@ def dropped_by_bits(values: Float[Tensor, "B ..."], p: float, num_images: int, p
     num_levels, per_image = 2**_BITS, values.shape[1:].numel()
     dropped = min(max(1, round(p * num_levels)), num_levels - 1)
     num_draws = -(-num_images * per_image // _DRAWN_AT_ONCE)
-    bits = torch.empty(num_draws, dtype=torch.int64).random_(-(2**63), None).view(torch.int16)
+    bits = _random_bits(num_draws).view(torch.int16)
     # The decisions lie in memory as the values do, so that both are read in one pass.
     drawn = bits.as_strided((num_images, *values.shape[1:]), (per_image, *values.stride()[1:]))
     scaled: Tensor = values * (drawn[part] >= dropped - num_levels // 2) * (num_levels / (num_levels - dropped))
     return scaled
 
 
+def _random_bits(num_draws: int) -> Int64[Tensor, " D"]:
+    """64 bits in each number."""
+    lowest = -(2**63)
+    if torch.compiler.is_compiling():
+        # torch.compile knows nothing of `random_`. These are the same bits, but for one number of 2⁶⁴: the generator's
+        # number is moved by the lowest one, which changes the first bit, and here is changed back.
+        return torch.randint(lowest, 2**63 - 1, (num_draws,)) ^ lowest
+    return torch.empty(num_draws, dtype=torch.int64).random_(lowest, None)
+
+
 def _is_dense(values: Tensor) -> bool:
     """Whether the numbers lie side by side, image after image."""
-    is_dense = values.numel() > 0 and torch.ops.aten.is_non_overlapping_and_dense(values)
-    return is_dense and (len(values) == 1 or values.stride(0) == values.shape[1:].numel())
+    # In plain numbers, which torch.compile can follow.
+    strides = sorted(
+        (stride, size) for size, stride in zip(values.shape[1:], values.stride()[1:], strict=True) if size > 1
+    )
+    expected = 1
+    for stride, size in strides:
+        if stride != expected:
+            return False
+        expected *= size
+    return values.numel() > 0 and (len(values) == 1 or values.stride(0) == expected)
 
 
 def with_bit_dropout(network: nn.Module) -> nn.Module:

@@ -11,16 +11,11 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-import numpy as np
-
 from conviction.core import rng
 from conviction.core.bench_record import BenchRecord, Ceiling, Rate, TrainingSpeed
 from conviction.core.device import device_name
 from conviction.core.environment import check_torch_and_torchvision, describe_environment
 from conviction.core.errors import ConfigError, UnknownName
-from conviction.data.pack import Pack
-from conviction.data.split import Splits
-from conviction.data.standardize import fit_standardization
 from conviction.fit.loop import Trainer
 from conviction.nets import PRESETS
 from conviction.nets.block import num_parameters
@@ -30,6 +25,7 @@ from conviction.run.architecture import Shape, pictures_of
 from conviction.run.ceiling import measure_ceilings, measure_copying, waiting
 from conviction.run.faults import training_faults
 from conviction.run.prepared import Machine, Prepared
+from conviction.run.random_pictures import with_random_pictures
 from conviction.run.recipe import Recipe, load_recipe
 from conviction.run.starting import build_trainer
 from conviction.run.stopwatch import time_repeatedly
@@ -41,7 +37,7 @@ _CEILING_SHARE, _COPYING_SHARE, _STEP_SHARE = 0.45, 0.05, 0.2
 _NUM_LOOPS, _LEAST_LOOP_STEPS, _MOST_PICTURE_BYTES = 4, 2, 2**29
 # Labels drawn at random teach nothing; at this rate no optimiser can spoil the weights meanwhile.
 _LEARNING_RATE = 1e-6
-_NUM_VALIDATION, _USUAL_NUM_CLASSES = 2, 10
+_USUAL_NUM_CLASSES = 10
 
 
 def bench_machine(
@@ -72,7 +68,7 @@ def bench_machine(
     machine.engage()
     with training_faults(resolved):
         # Before anything is timed: what is wrong with the recipe shows here.
-        trainer = build_trainer(_with_random_pictures(resolved, shape, classes, machine, 2))
+        trainer = _built(with_random_pictures(resolved, shape, classes, machine, 2))
         on_stage("matrix products and convolutions")
         ceilings = measure_ceilings(machine.device, _CEILING_SHARE * seconds)
         on_stage("copying memory")
@@ -82,10 +78,11 @@ def bench_machine(
         on_stage(f"the whole loop of {resolved.name}")
         loop_s = (1 - _CEILING_SHARE - _COPYING_SHARE - _STEP_SHARE) * seconds
         num_steps = _num_loop_steps(resolved, shape, median(step_s), loop_s)
-        prepared = _with_random_pictures(resolved, shape, classes, machine, num_steps)
+        prepared = with_random_pictures(resolved, shape, classes, machine, num_steps)
         loops = _run_loops(build_trainer(prepared))
     training = _describe(trainer, prepared, ceilings, step_s, loops)
-    environment = describe_environment(machine.threads, machine.device.type, trainer.precision)
+    about = (machine.threads, machine.device.type, machine.precision)
+    environment = describe_environment(*about, compile=machine.compile)
     name = device_name(machine.device)
     return BenchRecord(environment, name, ceilings, copying, training, load_average, time.perf_counter() - began)
 
@@ -121,28 +118,13 @@ def _loaded(recipe: str | Path | Mapping[str, Any] | Recipe, overrides: Mapping[
         raise UnknownName("recipe or preset", error.name, {*error.known, *PRESETS}) from error
 
 
-def _with_random_pictures(recipe: Recipe, shape: Shape, num_classes: int, machine: Machine, num_steps: int) -> Prepared:
-    """Noise in place of the recipe's pictures (C, H, W), enough for an epoch of so many steps."""
-    channels, height, width = shape
-    num_train = num_steps * recipe.fit.batch_size
-    count = num_train + _NUM_VALIDATION
-    drawn = np.random.default_rng(recipe.seed)
-    images = drawn.integers(0, 256, (count, height, width, channels), dtype=np.uint8)
-    labels = np.arange(count) % num_classes
-    pack = Pack(
-        images=images,
-        labels=labels.astype(np.int64),
-        splits=np.full(count, -1),
-        paths=tuple(map(str, range(count))),
-        classes=tuple(map(str, range(num_classes))),
-        digest="",
-        shown_path="random pictures",
-        skipped=(),
-        notes=(),
-    )
-    rows = np.arange(count)
-    splits = Splits(rows[:num_train], rows[num_train:], rows[:0])
-    return Prepared(recipe, pack, splits, fit_standardization(recipe.standardize, images, splits.train), machine)
+def _built(prepared: Prepared) -> Trainer:
+    """Raises: ConfigError where the step should be compiled and cannot be."""
+    notes: list[str] = []
+    trainer = build_trainer(prepared, note=notes.append)
+    if trainer.compile != "none" and trainer.compile_step() is None:
+        raise ConfigError(f"`fit.compile: {trainer.compile}` cannot be measured here. {' '.join(notes)}")
+    return trainer
 
 
 def _time_steps(trainer: Trainer, seed: int, budget_s: float) -> list[float]:

@@ -58,7 +58,8 @@ def estimate_epoch(recipe: Recipe, check: bool = False) -> EpochTime:
     check_torch_and_torchvision()
     machine = Machine.for_recipe(recipe)
     with training_faults(recipe):
-        prepared = settle(prepare(recipe, machine), build_trainer, lambda _: None)
+        # What compiling would gain is left out: trying it takes longer than the estimate.
+        prepared = settle(prepare(recipe, machine), build_trainer, lambda _: None, try_compiling=False)
         machine = prepared.machine
         machine.engage()
         # Which activations are kept already depends on the weights.

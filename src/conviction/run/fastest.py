@@ -23,11 +23,12 @@ from conviction.data.source.locate import cache_folder
 from conviction.data.stream import Batch
 from conviction.fit.loop import Trainer
 from conviction.run.cached_frozen import sampled_rest, will_cache
+from conviction.run.compiling import open_modes, settle_compiling
 from conviction.run.prepared import Machine, Prepared
 from conviction.run.recipe import Recipe
 
 # Counted up whenever the ways, or how they are measured, change.
-_FORMAT = 1
+_FORMAT = 2
 # In fewer steps a faster way does not make up for the time of measuring.
 LEAST_STEPS = 500
 _WARMUP_STEPS, _MEASURED_STEPS, _LONGEST_S = 2, 5, 4.0
@@ -48,17 +49,23 @@ class Way:
         return f"{self.machine.precision}, {self.machine.memory_format} {1000 * self.step_s:.1f} ms"
 
 
-def settle(prepared: Prepared, build: Callable[[Prepared], Trainer], note: Callable[[str], None]) -> Prepared:
-    """The same, on the machine in its fastest way, where the recipe leaves precision or memory format to `auto`.
+def settle(
+    prepared: Prepared,
+    build: Callable[[Prepared], Trainer],
+    note: Callable[[str], None],
+    try_compiling: bool = True,
+) -> Prepared:
+    """The same, on the machine in its fastest way, where the recipe leaves how to compute to `auto`.
 
     Each way takes a few training steps on the first batch, with networks that are thrown away. What was found is kept
     in the cache folder, for this machine, network, size of pictures and batch size, so that the next training measures
-    nothing and computes alike. Trainings of fewer than 500 steps take the usual way.
-    Frozen layers that a training computes once count once.
+    nothing and computes alike. Trainings of fewer than 500 steps take the usual way. Frozen layers that a training
+    computes once count once. In the fastest way, long trainings try whether compiling repays itself.
     """
     usual, *others = ways(prepared.recipe, prepared.machine)
     num_steps = prepared.recipe.fit.epochs * prepared.training_stream().num_batches
-    if not others or num_steps < LEAST_STEPS:
+    may_compile = try_compiling and bool(open_modes(prepared))
+    if num_steps < LEAST_STEPS or not (others or may_compile):
         return prepared
     about = _about(prepared, [usual, *others])
     path = cache_folder() / "fastest" / f"{hashlib.sha256(json.dumps(about).encode()).hexdigest()[:32]}.json"
@@ -72,9 +79,11 @@ def settle(prepared: Prepared, build: Callable[[Prepared], Trainer], note: Calla
         with suppress(ConvictionError):
             make_folder(path.parent)
             seconds = [way.step_s for way in measured]
-            found = {"precision": chosen.precision, "memory_format": chosen.memory_format, "steps_s": seconds}
+            way = {"precision": chosen.machine.precision, "memory_format": chosen.machine.memory_format}
+            found = {**way, "step_s": chosen.step_s, "steps_s": seconds}
             write_json(path, {**found, "measured_at": datetime.now(UTC).isoformat(timespec="seconds"), "about": about})
-    return replace(prepared, machine=chosen)
+    prepared = replace(prepared, machine=chosen.machine)
+    return settle_compiling(prepared, chosen.step_s, about, build, note) if may_compile else prepared
 
 
 def ways(recipe: Recipe, machine: Machine) -> list[Machine]:
@@ -90,10 +99,10 @@ def ways(recipe: Recipe, machine: Machine) -> list[Machine]:
     ]
 
 
-def choose(measured: list[Way]) -> Machine:
+def choose(measured: list[Way]) -> Way:
     """The fastest; the first, which is the usual one, unless another gains a tenth."""
     usual, fastest = measured[0], min(measured, key=lambda way: way.step_s)
-    return fastest.machine if fastest.step_s * LEAST_GAIN < usual.step_s else usual.machine
+    return fastest if fastest.step_s * LEAST_GAIN < usual.step_s else usual
 
 
 def _about(prepared: Prepared, machines: list[Machine]) -> dict[str, Any]:
@@ -115,12 +124,13 @@ def _about(prepared: Prepared, machines: list[Machine]) -> dict[str, Any]:
     }
 
 
-def _remembered(path: Path, every_way: list[Machine]) -> Machine | None:
+def _remembered(path: Path, every_way: list[Machine]) -> Way | None:
     try:
         found = read_json(path)
         wanted = (found["precision"], found["memory_format"])
-        return next(way for way in every_way if (way.precision, way.memory_format) == wanted)
-    except (ConvictionError, KeyError, TypeError, StopIteration):
+        machine = next(way for way in every_way if (way.precision, way.memory_format) == wanted)
+        return Way(machine, float(found["step_s"]))
+    except (ConvictionError, KeyError, TypeError, ValueError, StopIteration):
         return None
 
 
@@ -132,15 +142,16 @@ def _step_s(prepared: Prepared, build: Callable[[Prepared], Trainer]) -> float:
     trainer.network.train()
     with rng.torch_default(seed, "fastest"):
         for _ in range(_WARMUP_STEPS):
-            _take_step(trainer, batch)
+            take_step(trainer, batch)
         steps: list[float] = []
         began = time.perf_counter()
         while len(steps) < _MEASURED_STEPS and (len(steps) < 2 or time.perf_counter() - began < _LONGEST_S):
-            steps.append(_take_step(trainer, batch))
+            steps.append(take_step(trainer, batch))
     return min(steps) + (once_s or 0.0) / (prepared.recipe.fit.epochs * trainer.train.num_batches)
 
 
-def _take_step(trainer: Trainer, batch: Batch) -> float:
+def take_step(trainer: Trainer, batch: Batch) -> float:
+    """The seconds of a training step."""
     start = time.perf_counter()
     loss, _ = trainer.take_step(batch)
     # A GPU is waited for.

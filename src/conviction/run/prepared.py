@@ -11,7 +11,15 @@ import torch
 from torch import Tensor
 
 from conviction.augment import augmented_shape, build_augmentations
-from conviction.core.device import MemoryFormat, choose_device, choose_precision, keep_freed_memory, num_threads
+from conviction.core.device import (
+    CompileMode,
+    MemoryFormat,
+    choose_compile,
+    choose_device,
+    choose_precision,
+    keep_freed_memory,
+    num_threads,
+)
 from conviction.core.errors import ConfigError, RunError
 from conviction.core.files import read_json
 from conviction.core.records import DataRecord
@@ -45,17 +53,19 @@ class Machine:
     threads: int
     memory_format: MemoryFormat = "channels_last"
     num_processes: int = 1
+    compile: CompileMode = "none"
 
     @classmethod
     def recorded(cls, folder: RunFolder, recipe: Recipe, num_processes: int = 1) -> Machine:
         """What the run began with, so that it computes the same bits. Raises: RunError, ConfigError."""
-        machine = cls.for_recipe(load_recipe(recipe, _recorded(folder, "device", "precision", "threads")))
+        machine = cls.for_recipe(load_recipe(recipe, _recorded(folder, "device", "precision", "threads", "compile")))
         return replace(machine, num_processes=num_processes)
 
     @classmethod
     def for_evaluation(cls, folder: RunFolder, recipe: Recipe) -> Machine:
         """The run's precision, on whatever device there is. Raises: RunError."""
-        return cls.for_recipe(load_recipe(recipe, {"fit.device": "auto", **_recorded(folder, "precision")}))
+        here = {"fit.device": "auto", "fit.compile": "none"}
+        return cls.for_recipe(load_recipe(recipe, {**here, **_recorded(folder, "precision")}))
 
     @classmethod
     def for_recipe(cls, recipe: Recipe) -> Machine:
@@ -64,7 +74,8 @@ class Machine:
         precision = choose_precision(recipe.fit.precision, device)
         wanted = recipe.fit.memory_format
         usual: MemoryFormat = "channels_last" if wanted == "auto" else wanted
-        return cls(device, precision, recipe.fit.threads or num_threads(), usual)
+        compiled = choose_compile(recipe.fit.compile, device)
+        return cls(device, precision, recipe.fit.threads or num_threads(), usual, compile=compiled)
 
     @property
     def torch_memory_format(self) -> torch.memory_format:
@@ -83,7 +94,7 @@ class Machine:
 
 def _recorded(folder: RunFolder, *keys: str) -> dict[str, Any]:
     # Runs that began before there was a choice.
-    recorded = {"memory_format": "channels_last", **read_json(folder.environment)}
+    recorded = {"memory_format": "channels_last", "compile": "none", **read_json(folder.environment)}
     try:
         return {f"fit.{key}": recorded[key] for key in (*keys, "memory_format")}
     except (KeyError, TypeError) as error:

@@ -22,8 +22,10 @@ def choose_num_processes(wanted: NumProcesses, machine: Machine, recipe: Recipe)
     InstallationError.
     """
     is_on_gpus = machine.device.type == "cuda"
+    is_compiled = recipe.fit.compile not in ("auto", "none")
     if wanted == "auto":
-        return torch.cuda.device_count() if is_on_gpus and recipe.fit.fixed_views is None else 1
+        needs_one = recipe.fit.fixed_views is not None or is_compiled
+        return torch.cuda.device_count() if is_on_gpus and not needs_one else 1
     if not isinstance(wanted, int) or wanted < 1:
         raise ConfigError(f"`processes >= 1` must hold, or be 'auto' for one on each GPU, but got {wanted!r}.")
     if is_on_gpus and wanted > torch.cuda.device_count():
@@ -35,6 +37,11 @@ def choose_num_processes(wanted: NumProcesses, machine: Machine, recipe: Recipe)
         raise ConfigError(
             f"fit.fixed_views keeps what a single process computes, but got processes={wanted}. Ask for 1, or train "
             "with fit.fixed_views=null."
+        )
+    if wanted > 1 and is_compiled:
+        raise ConfigError(
+            f"Several processes cannot compile the training step, but got processes={wanted} and "
+            f"fit.compile={recipe.fit.compile}. Ask for 1, or set fit.compile=none."
         )
     if wanted > 1 and not distributed.is_available():
         raise InstallationError("This build of torch cannot train on several processes. Install another, or ask for 1.")

@@ -10,7 +10,7 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from conviction.augment import AUGMENTATIONS, AugmentConfig
 from conviction.core.config import Config, parse, parse_assignment, read_mapping, read_yaml, with_overrides, write_yaml
-from conviction.core.device import DeviceName, MemoryFormatName, PrecisionName
+from conviction.core.device import CompileName, DeviceName, MemoryFormatName, PrecisionName
 from conviction.core.errors import ConfigError, NewerFormat, UnknownName
 from conviction.core.registry import OneOf
 from conviction.data.source import SOURCES, SourceConfig
@@ -48,6 +48,11 @@ class FitConfig(Config):
     )
     memory_format: MemoryFormatName = Field(
         "auto", description="How maps lie in memory: a pixel's channels or a channel's pixels together. auto: measured"
+    )
+    compile: CompileName = Field(
+        "auto",
+        description="Whether the training step is compiled. fused: by torch.compile; cuda_graphs: replayed by a GPU, "
+        "too; auto: in long trainings, where that is measured to repay compiling",
     )
     device: DeviceName = Field("auto", description="auto: the GPU where there is one")
     threads: int | None = Field(None, ge=1, le=1024, description="null: OMP_NUM_THREADS, or one for each core")

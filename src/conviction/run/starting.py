@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -80,10 +81,15 @@ def _placed(network: nn.Module, prepared: Prepared) -> nn.Module:
     return network.to(memory_format=machine.torch_memory_format).to(machine.device)
 
 
-def build_trainer(prepared: Prepared, network: nn.Module | None = None, share: Share | None = None) -> Trainer:
+def build_trainer(
+    prepared: Prepared,
+    network: nn.Module | None = None,
+    share: Share | None = None,
+    note: Callable[[str], None] = lambda text: None,
+) -> Trainer:
     """The network, by default as the seed draws it, with the recipe's optimiser, schedule and pictures.
 
-    With a share, for one of several processes.
+    With a share, for one of several processes. `note` hears where what was to be compiled is not.
     """
     recipe, machine = prepared.recipe, prepared.machine
     network = network or _placed(_drawn(prepared), prepared)
@@ -105,4 +111,7 @@ def build_trainer(prepared: Prepared, network: nn.Module | None = None, share: S
         measure_train_fixed=recipe.fit.measure_train_fixed,
         progressive_sizes=recipe.fit.progressive_sizes,
         lookahead=Lookahead(lookahead, network, span.num_steps) if lookahead else None,
+        # How several processes share layers and average gradients cannot be compiled with them.
+        compile="none" if share else machine.compile,
+        note=note,
     )

@@ -24,6 +24,7 @@ from conviction.fit.checkpoint import (
 from conviction.fit.watcher import Watcher
 from conviction.nets.block import first_layer_filters, num_parameters
 from conviction.run.cached_frozen import with_cached_frozen
+from conviction.run.compiling import with_compiled_step
 from conviction.run.fastest import settle
 from conviction.run.faults import training_faults
 from conviction.run.model import load_standardization, write_model
@@ -72,7 +73,8 @@ def train(
         prepared = settle(prepared, build_trainer, watcher.note)
         network = network_to_begin_with(prepared, watcher)
         check_processes(prepared, network)
-        trainer = with_cached_frozen(build_trainer(prepared, network), prepared, watcher)
+        trainer = with_cached_frozen(build_trainer(prepared, network, note=watcher.note), prepared, watcher)
+        trainer, prepared = with_compiled_step(trainer, prepared)
         folder = create_run_folder(home, resolved.name)
         with folder.held():
             ledger = _open_ledger(folder, home, ledger_url)
@@ -126,7 +128,7 @@ def resume(
         if chosen != summary.num_processes:
             watcher.note(describe_another_number(summary.num_processes, chosen))
             summary = dataclasses.replace(summary, num_processes=chosen)
-        trainer = with_cached_frozen(build_trainer(prepared, network), prepared, watcher)
+        trainer = with_cached_frozen(build_trainer(prepared, network, note=watcher.note), prepared, watcher)
         ledger = Ledger.beside(folder.path.resolve().parent, ledger_url)
         training = Training(folder, prepared, (network, trainer), ledger, watcher, summary)
         training.restore()
@@ -181,7 +183,12 @@ def _write_beginnings(folder: RunFolder, prepared: Prepared, network: nn.Module,
     machine = prepared.machine
     write_text(folder.recipe, prepared.recipe.to_yaml())
     environment = describe_environment(
-        machine.threads, machine.device.type, machine.precision, machine.memory_format, machine.num_processes
+        machine.threads,
+        machine.device.type,
+        machine.precision,
+        machine.memory_format,
+        machine.num_processes,
+        machine.compile,
     )
     write_json(folder.environment, environment)
     write_model(folder, prepared)

@@ -66,6 +66,22 @@ command_case(
     "--processes",
     "4",
 )
+command_case(
+    "Training",
+    "graphs of a GPU on the processor",
+    "config",
+    ("fit.compile: cuda_graphs", "Use `auto`, `fused` or `none`"),
+    *digits_with("fit.compile=cuda_graphs", "fit.device=cpu"),
+)
+command_case(
+    "Training",
+    "compiled step on several processes",
+    "config",
+    ("cannot compile the training step", "processes=2", "fit.compile=fused", "fit.compile=none"),
+    *digits_with("fit.compile=fused"),
+    "--processes",
+    "2",
+)
 
 
 def mount(place: Path, options: str) -> Path:

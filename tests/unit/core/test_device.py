@@ -7,7 +7,14 @@ import pytest
 import torch
 
 from conviction.core import device
-from conviction.core.device import choose_device, choose_precision, num_cores, peak_memory_bytes, processor_flags
+from conviction.core.device import (
+    choose_compile,
+    choose_device,
+    choose_precision,
+    num_cores,
+    peak_memory_bytes,
+    processor_flags,
+)
 from conviction.core.errors import ConfigError
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
@@ -124,3 +131,11 @@ def test_the_peak_is_this_processs_own() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert int(done.stdout) < 200_000_000
     assert peak_memory_bytes() > len(large)
+
+
+def test_compiling_is_what_was_asked_for() -> None:
+    assert choose_compile("auto", CPU) == choose_compile("none", CPU) == choose_compile("auto", GPU) == "none"
+    assert choose_compile("fused", CPU) == choose_compile("fused", GPU) == "fused"
+    assert choose_compile("cuda_graphs", GPU) == "cuda_graphs"
+    with pytest.raises(ConfigError, match=r"on a processor\. Use `auto`, `fused` or `none`"):
+        choose_compile("cuda_graphs", CPU)

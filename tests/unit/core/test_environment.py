@@ -93,6 +93,7 @@ def test_the_environment_is_json_and_names_what_the_figures_depend_on() -> None:
     assert json.loads(json.dumps(found)) == found
     assert found["packages"]["torch"] == importlib.metadata.version("torch")
     assert (found["threads"], found["device"], found["precision"]) == (2, "cpu", "float32")
+    assert (found["memory_format"], found["processes"], found["compile"]) == ("channels_last", 1, "none")
     assert found["python"] == ".".join(map(str, sys.version_info[:3]))
     assert 1 <= found["cores"] <= (os.cpu_count() or 1)
     assert set(found["instruction_sets"]) <= {"avx2", "avx512f", "avx512_bf16", "amx_bf16", "asimd", "bf16"}

@@ -10,6 +10,7 @@ import torch
 import conviction.run.bench as module
 from conviction import ConvictionError
 from conviction.core.bench_record import Ceiling, Rate, TrainingSpeed
+from conviction.fit.loop import Trainer
 from conviction.run.bench import bench_machine
 
 SECONDS = 1.0
@@ -81,6 +82,15 @@ def test_whoever_wants_to_know_hears_what_is_measured() -> None:
     bench_machine("perceptron", seconds=SECONDS, on_stage=heard.append)
     assert [stage.split(" of ")[-1] for stage in heard][-2:] == ["perceptron", "perceptron"]
     assert len(heard) == 4
+
+
+def test_a_step_that_cannot_be_compiled_is_not_measured_as_if_it_were(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(trainer: Trainer) -> None:
+        trainer.note("There is no compiler.")
+
+    monkeypatch.setattr(Trainer, "compile_step", fail)
+    with pytest.raises(ConvictionError, match=r"`fit.compile: fused` cannot be measured here\. There is no compiler\."):
+        bench_machine("perceptron", {"fit.compile": "fused"}, seconds=SECONDS)
 
 
 @pytest.mark.parametrize("seconds", [0.0, 0.99, 3601.0, float("nan")])

@@ -57,7 +57,7 @@ def test_what_a_recipe_leaves_open(
 @given(steps=st.lists(st.floats(1e-3, 10), min_size=1, max_size=4))
 def test_another_way_has_to_gain_a_tenth(steps: list[float]) -> None:
     measured = [Way(replace(USUAL, threads=number), step) for number, step in enumerate(steps)]
-    chosen = steps[choose(measured).threads]
+    chosen = choose(measured).step_s
     assert chosen in (steps[0], min(steps))
     assert chosen <= LEAST_GAIN * min(steps)
     assert chosen == steps[0] or chosen * LEAST_GAIN < steps[0]
@@ -115,7 +115,15 @@ def test_another_training_is_measured_anew(
 
 
 @pytest.mark.parametrize(
-    "damage", ["", "{}", "[1]", '{"precision": "float32"}', '{"precision": "float32", "memory_format": 5}']
+    "damage",
+    [
+        "",
+        "{}",
+        "[1]",
+        '{"precision": "float32"}',
+        '{"precision": "float32", "memory_format": 5, "step_s": 1}',
+        '{"precision": "float32", "memory_format": "contiguous", "step_s": "fast"}',
+    ],
 )
 def test_what_is_damaged_is_measured_anew(
     damage: str, long_training: Prepared, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
@@ -139,7 +147,7 @@ def test_where_nothing_can_be_kept_it_is_measured_each_time(
     assert len(measured) == 4
 
 
-@pytest.mark.parametrize("fit", [{"fit.epochs": 29}, {"fit.memory_format": "contiguous"}])
+@pytest.mark.parametrize("fit", [{"fit.epochs": 29}, {"fit.memory_format": "contiguous", "fit.compile": "none"}])
 def test_a_short_training_and_a_settled_one_measure_nothing(fit: dict[str, Any], long_training: Prepared) -> None:
     recipe = load_recipe(long_training.recipe, fit)
     prepared = replace(long_training, recipe=recipe, machine=Machine.for_recipe(recipe))

@@ -56,6 +56,13 @@ def test_views_that_are_kept_are_one_processs(two_gpus: None) -> None:
         choose_num_processes(2, CPU, recipe)
 
 
+def test_a_compiled_step_is_one_processs(two_gpus: None) -> None:
+    recipe = load_recipe("digits", {"fit.compile": "fused"})
+    assert choose_num_processes("auto", GPU, recipe) == choose_num_processes(1, CPU, recipe) == 1
+    with pytest.raises(ConfigError, match=r"cannot compile the training step.*processes=2.*fit\.compile=none"):
+        choose_num_processes(2, CPU, recipe)
+
+
 def test_each_process_has_a_gpu_of_its_own() -> None:
     assert GPU.of_rank(1).device == torch.device("cuda", 1)
     assert CPU.of_rank(1) == CPU
