@@ -51,7 +51,11 @@ def start(home: Path, *arguments: object, **environment: str) -> subprocess.Pope
 
 def finish(process: subprocess.Popen[str]) -> str:
     """What it says."""
-    _, err = process.communicate(timeout=900)
+    with process:
+        try:
+            _, err = process.communicate(timeout=280)
+        finally:
+            process.kill()
     assert process.returncode == 0, err
     return err
 

@@ -16,6 +16,7 @@ import pytest
 import torch
 
 from conviction.core.device import CompileMode
+from conviction.core.run_folder import RunFolder
 from conviction.fit.compiled import compiler_command
 from conviction.fit.loop import Trainer
 from conviction.run import compiling, fastest
@@ -229,7 +230,7 @@ def test_it_is_one_more_way_of_the_fastest(training: Prepared, compiler: Path, m
         return [GAIN]
 
     monkeypatch.setattr(compiling, "try_modes", try_modes)
-    seconds = {"channels_last": 3.0, "contiguous": 2.0}
+    seconds = {"channels_last": 6.0, "contiguous": 5.0}
     monkeypatch.setattr(fastest, "_step_s", lambda prepared, build: seconds[prepared.machine.memory_format])
     prepared = changed(training, memory_format="auto")
     for _ in range(2):
@@ -326,3 +327,26 @@ class TestBeginning:
         trainer = build_trainer(training)
         assert with_compiled_step(trainer, training) == (trainer, training)
         assert trainer.compile_step() is None
+
+
+class TestRecorded:
+    """What a run's `environment.json` says counts, not its recipe."""
+
+    def folder(self, tmp_path: Path, **recorded: str) -> RunFolder:
+        about = {"device": "cpu", "precision": "float32", "threads": 1, **recorded}
+        (tmp_path / "environment.json").write_text(json.dumps(about))
+        return RunFolder(tmp_path)
+
+    def test_a_run_goes_on_as_it_began(self, tmp_path: Path) -> None:
+        folder = self.folder(tmp_path, compile="fused")
+        assert Machine.recorded(folder, load_recipe("digits")).compile == "fused"
+        folder = self.folder(tmp_path, compile="none")
+        assert Machine.recorded(folder, load_recipe("digits", {"fit.compile": "fused"})).compile == "none"
+
+    def test_runs_from_before_there_was_a_choice_compile_nothing(self, tmp_path: Path) -> None:
+        assert Machine.recorded(self.folder(tmp_path), load_recipe("digits")).compile == "none"
+
+    def test_a_run_of_a_gpu_is_evaluated_anywhere(self, tmp_path: Path) -> None:
+        folder = self.folder(tmp_path, compile="cuda_graphs", device="cuda")
+        recipe = load_recipe("digits", {"fit.compile": "cuda_graphs"})
+        assert Machine.for_evaluation(folder, recipe).compile == "none"
