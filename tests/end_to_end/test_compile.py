@@ -71,7 +71,7 @@ def recorded(folder: RunFolder) -> str:
 
 def test_a_killed_run_goes_on_with_the_same_bits(tmp_path: Path, recipe: Path) -> None:
     said = finish(start(tmp_path / "whole", "train", recipe))
-    assert "Compiled the training step in" in said
+    assert "Compiled it in" in said
     whole = run_in(tmp_path / "whole")
     assert recorded(whole) == "fused"
     process = start(tmp_path / "killed", "train", recipe)

@@ -67,11 +67,12 @@ def with_compiled_step(trainer: Trainer, prepared: Prepared) -> tuple[Trainer, P
     if prepared.machine.compile == "none" or prepared.machine.num_processes > 1:
         return trainer, prepared
     prepared.machine.engage()
+    trainer.note("Compiling the training step.")
     seconds = trainer.compile_step()
     if seconds is None:
         uncompiled = replace(prepared, machine=replace(prepared.machine, compile="none"))
         return replace(trainer, compile="none"), uncompiled
-    trainer.note(f"Compiled the training step in {seconds:.0f} s.")
+    trainer.note(f"Compiled it in {seconds:.0f} s.")
     return trainer, prepared
 
 

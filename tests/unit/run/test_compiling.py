@@ -316,7 +316,7 @@ class TestBeginning:
 
     def test_the_seconds_are_told(self, training: Prepared, monkeypatch: pytest.MonkeyPatch) -> None:
         assert self.compiled(training, 12.3, monkeypatch) == "fused"
-        assert self.notes == ["Compiled the training step in 12 s."]
+        assert self.notes == ["Compiling the training step.", "Compiled it in 12 s."]
 
     def test_what_fails_is_recorded_as_it_is_computed(
         self, training: Prepared, monkeypatch: pytest.MonkeyPatch
