@@ -85,15 +85,6 @@ def _no_shifts(settings: Settings) -> None:
     settings["augment"] = [one for one in settings["augment"] if one["name"] != "random_crop"]
 
 
-def _whole_pictures(num_epochs: int | None) -> Callable[[Settings], None]:
-    def change(settings: Settings) -> None:
-        settings["fit"].update(progressive_sizes=[])
-        if num_epochs:
-            settings["fit"]["epochs"] = num_epochs
-
-    return change
-
-
 ABLATIONS: dict[str, Callable[[Settings], None]] = {
     BASE: lambda settings: None,
     "no whitening: a first layer that is drawn and trained": _no_whitening,
@@ -107,8 +98,7 @@ ABLATIONS: dict[str, Callable[[Settings], None]] = {
     "no shifts": _no_shifts,
     "no label smoothing": _in("loss", label_smoothing=0.0),
     "cosine schedule instead of triangular": lambda settings: settings.update(schedule={"name": "cosine"}),
-    "whole pictures in all epochs": _whole_pictures(None),
-    "whole pictures, an epoch less": _whole_pictures(2),
+    "whole pictures in all epochs": _in("fit", progressive_sizes=[]),
     "normalisation, activation, pooling in the usual order": _usual_order,
     "normalisations with a trained scale": _in_blocks(normalization_scale=True),
     "logits not scaled": _in("network", logit_scale=1.0),

@@ -192,7 +192,7 @@ def test_frozen_layers_that_are_computed_once_count_once(
     long_training: Prepared, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     once_s = {"channels_last": 102.0, "contiguous": 0.0}
-    monkeypatch.setattr(fastest, "_take_step", lambda trainer, batch: 0.01)
+    monkeypatch.setattr(fastest, "take_step", lambda trainer, batch: 0.01)
     monkeypatch.setattr(
         fastest, "sampled_rest", lambda trainer, prepared, num: (trainer, once_s[prepared.machine.memory_format])
     )
@@ -213,7 +213,7 @@ def test_what_is_measured_is_what_is_trained(
         measured.append((any(is_frozen(layer) for layer in trainer.network.modules()), batch.images.shape[1:]))
         return 0.01
 
-    monkeypatch.setattr(fastest, "_take_step", take_step)
+    monkeypatch.setattr(fastest, "take_step", take_step)
     prepared = frozen(long_training, cache_frozen=cache_frozen)
     settle(prepared, build_trainer, lambda note: None)
     assert {has_frozen for has_frozen, _ in measured} == {not is_cut}
