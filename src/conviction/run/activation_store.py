@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ _VALUES, _ABOUT = "values.npy", "about.json"
 _BUILDING_PREFIX = ".building-"
 # A set may take gigabytes: these are enough for some settings tried in turn, and for a dozen views.
 _MOST_KEPT = 16
+_CHECKED_BYTES = 2**24
 
 Progress = Callable[[int, int], None]
 
@@ -64,7 +66,7 @@ class ActivationStore:
         self._remove_abandoned()
         # A second process waits here for the first one's work and then finds it.
         with locked(self._lock_path(wanted.key)):
-            if (found := _opened(target, wanted)) is None:
+            if (found := _opened(target, wanted, check=True)) is None:
                 self._build(target, wanted, compute, progress)
                 found = _opened(target, wanted)
                 assert found is not None
@@ -81,15 +83,16 @@ class ActivationStore:
         make_folder(building)
         try:
             values = allocate_rows(building / _VALUES, wanted.shape, wanted.dtype)
-            done = 0
+            done, checksum = 0, 0
             for rows in compute():
                 values[done : done + len(rows)] = rows
+                checksum = zlib.crc32(np.ascontiguousarray(rows, wanted.dtype).data, checksum)
                 done += len(rows)
                 release(values)
                 progress(done, len(values))
             assert done == len(values)
             values.flush()
-            write_text(building / _ABOUT, json.dumps(_described(building)))
+            write_text(building / _ABOUT, json.dumps({**_described(building), "crc32": checksum}))
             shutil.rmtree(target, ignore_errors=True)
             with storage_faults(target):
                 os.replace(building, target)
@@ -123,13 +126,27 @@ def _described(folder: Path) -> dict[str, Any]:
     return {"num_bytes": written.st_size, "written_ns": written.st_mtime_ns}
 
 
-def _opened(folder: Path, wanted: Wanted) -> np.ndarray | None:
-    """The set in `folder`; None where there is none, or it is not as it was written."""
+def _opened(folder: Path, wanted: Wanted, check: bool = False) -> np.ndarray | None:
+    """The set in `folder`; None where there is none, or it is not as it was written: `check` reads all of it."""
     try:
         about = json.loads((folder / _ABOUT).read_text(encoding="utf-8"))
-        if about != _described(folder):
+        if {key: about[key] for key in _described(folder)} != _described(folder):
             return None
         values: np.ndarray = np.load(folder / _VALUES, mmap_mode="r")
-    except (OSError, ValueError, EOFError):
+        if values.shape != wanted.shape or values.dtype != wanted.dtype:
+            return None
+        if check and about["crc32"] != _checksum(folder / _VALUES, wanted.num_bytes):
+            return None
+    except (OSError, ValueError, EOFError, KeyError, TypeError):
         return None
-    return values if values.shape == wanted.shape and values.dtype == wanted.dtype else None
+    return values
+
+
+def _checksum(path: Path, num_bytes: int) -> int:
+    """Of the last so many bytes of the file, behind numpy's header; about a second for a gigabyte."""
+    checksum = 0
+    with path.open("rb") as file:
+        file.seek(-num_bytes, os.SEEK_END)
+        while part := file.read(_CHECKED_BYTES):
+            checksum = zlib.crc32(part, checksum)
+    return checksum

@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
 from functools import partial
+from importlib.metadata import version
 from typing import Any
 
 import numpy as np
@@ -32,7 +33,7 @@ from conviction.run.activation_store import ActivationStore, Wanted
 from conviction.run.prepared import Prepared
 
 # Counted up whenever activations are computed or kept in another way.
-CACHING_FORMAT = 1
+CACHING_FORMAT = 2
 # What stays free on the disk, beside what is kept.
 _SPARED_SHARE = 0.05
 
@@ -210,8 +211,8 @@ class _Caching:
         free = shutil.disk_usage(self._store.folder).free * (1 - _SPARED_SHARE)
         if num_bytes > free:
             raise StorageError(
-                f"The cache folder, {self._store.folder}, has {free / 1e9:,.1f} GB to spare, and "
-                f"{self._described(missing)} takes {num_bytes / 1e9:,.1f} GB (CONVICTION_CACHE names the folder)."
+                f"The cache folder, {self._store.folder}, has {free / 1e6:,.0f} MB to spare, and "
+                f"{self._described(missing)} takes {num_bytes / 1e6:,.0f} MB (CONVICTION_CACHE names the folder)."
             )
 
     def _announce(self, missing: list[_Part]) -> None:
@@ -246,7 +247,8 @@ class _Caching:
         parts = {
             "format": CACHING_FORMAT,
             "torch": torch.__version__,
-            "layers": repr(self._cut.frozen),
+            "torchvision": version("torchvision"),
+            "layers": _described_function(self._cut.frozen),
             "weights": _digest_of(self._cut.frozen),
             "pack": prepared.pack.digest,
             "standardization": prepared.standardization.record().model_dump(mode="json"),
@@ -300,6 +302,22 @@ def _stream(stream: Stream, **activations: Any) -> ActivationStream:
     """The same rows in the same batches, of activations."""
     pictures = replace(stream, on_device=None)
     return ActivationStream(**{part.name: getattr(pictures, part.name) for part in fields(Stream)}, **activations)
+
+
+def _described_function(frozen: nn.Module) -> list[str]:
+    """What the layers compute, weights apart: their operations in turn, and all settings of each layer.
+
+    A layer's `repr` leaves some settings out, `ceil_mode` of an average pooling for example.
+    """
+    found = [str(getattr(frozen, "code", ""))]
+    for name, layer in frozen.named_modules():
+        settings = {
+            key: value
+            for key, value in vars(layer).items()
+            if not key.startswith("_") and isinstance(value, bool | int | float | str | tuple | list | None)
+        }
+        found.append(f"{name} {type(layer).__module__}.{type(layer).__qualname__} {sorted(settings.items())!r}")
+    return found
 
 
 def _digest_of(layers: nn.Module) -> str:
