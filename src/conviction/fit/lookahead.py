@@ -12,6 +12,8 @@ from conviction.core.config import Config
 class LookaheadConfig(Config):
     """slow ← d·slow + (1 − d)·fast every so many steps, then fast ← slow; d = decay · (share of the steps done)^power.
 
+    The end of an epoch counts as such a step.
+
     Source: M. Zhang et al., Lookahead optimizer: k steps forward, 1 step back, 2019.
     """
 
@@ -33,6 +35,8 @@ class Lookahead:
         self._network = network
         self._num_steps = num_steps
         self._slow: list[Tensor] | None = None
+        self._step = 0
+        self._is_ahead = False
 
     @torch.no_grad()
     def begin_epoch(self, epoch: int) -> None:
@@ -42,21 +46,25 @@ class Lookahead:
     @torch.no_grad()
     def after_step(self, step: int) -> None:
         """Once `step` steps of the whole training are done."""
-        if self._slow is None or step % self._config.every_steps:
-            return
-        stays = self._config.decay * (step / self._num_steps) ** self._config.decay_power
-        for slow, fast in zip(self._slow, self._fast(), strict=True):
-            slow.lerp_(fast, 1 - stays)
-            fast.copy_(slow)
+        self._step, self._is_ahead = step, True
+        if step % self._config.every_steps == 0:
+            self._follow()
 
     @torch.no_grad()
     def end_epoch(self) -> None:
-        """Put the slow weights into the network; steps since they last moved are dropped."""
+        """Let the slow weights follow the steps since they last did, and leave them in the network."""
+        if self._is_ahead:
+            self._follow()
+        self._slow = None
+
+    def _follow(self) -> None:
         if self._slow is None:
             return
+        stays = self._config.decay * (self._step / self._num_steps) ** self._config.decay_power
         for slow, fast in zip(self._slow, self._fast(), strict=True):
+            slow.lerp_(fast, 1 - stays)
             fast.copy_(slow)
-        self._slow = None
+        self._is_ahead = False
 
     def _fast(self) -> list[Tensor]:
         return [tensor for tensor in self._network.state_dict().values() if tensor.is_floating_point()]

@@ -105,6 +105,12 @@ class Recipe(Config):
             raise ValueError(
                 f"`schedule.warmup_epochs < fit.epochs` must hold, but got {warmup:g} and {self.fit.epochs}."
             )
+        lookahead = self.optimizer.lookahead
+        if lookahead and lookahead.start_epochs >= self.fit.epochs:
+            raise ValueError(
+                "`optimizer.lookahead.start_epochs < fit.epochs` must hold, or it never begins, but got "
+                f"{lookahead.start_epochs} and {self.fit.epochs}."
+            )
         small = sum(step.epochs for step in self.fit.progressive_sizes)
         if small >= self.fit.epochs:
             raise ValueError(
