@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Generator, Tensor
 
 from conviction.data.resident import read_rows
-from conviction.data.stream import Batch, Stream
+from conviction.data.stream import Batch, Stream, in_memory_format
 
 # numpy knows no bfloat16; its bits are kept as whole numbers of the same size.
 BFLOAT16_BITS = np.int16
@@ -93,4 +93,4 @@ class ActivationStream(Stream):
 
     def _activation_batch(self, rows: np.ndarray, activations: Float[Tensor, "B F H W"]) -> Batch:
         labels = torch.from_numpy(self.labels[rows]).to(self.device)
-        return Batch(activations.contiguous(memory_format=self.memory_format).to(self.device), labels, labels)
+        return Batch(in_memory_format(activations, self.memory_format).to(self.device), labels, labels)

@@ -136,7 +136,7 @@ class Stream:
             images, targets = self.augment(images, labels, replace(draw, rows=numbers, part=read))
         if read != kept:
             images, labels, targets = images[kept], labels[kept], targets[kept]
-        standardized = self.standardization(images).contiguous(memory_format=self.memory_format)
+        standardized = in_memory_format(self.standardization(images), self.memory_format)
         if part.start == part.stop:
             standardized, labels, targets = standardized[:0], labels[:0], targets[:0]
         return Batch(standardized, labels, targets, None if self.share is None else Place(part, len(rows)))
@@ -147,6 +147,21 @@ class Stream:
         if len(bounds) > 1 and len(self.rows) - bounds[-1] == 1:
             bounds.pop()
         return [*bounds, len(self.rows)]
+
+
+def in_memory_format(images: Float[Tensor, "B C H W"], memory_format: torch.memory_format) -> Float[Tensor, "B C H W"]:
+    """The images in this format, seen by their strides also where they have one channel.
+
+    Those of one channel lie in memory alike in both formats, and torch decides by the strides how it computes.
+    """
+    images = images.contiguous(memory_format=memory_format)
+    if images.shape[1] != 1:
+        return images
+    # A view of one dimension gets the strides of its new shape.
+    plain = images.as_strided((images.numel(),), (1,)).view(images.shape)
+    return (
+        plain if memory_format == torch.contiguous_format else plain.view(-1, *images.shape[2:], 1).permute(0, 3, 1, 2)
+    )
 
 
 def cut_middle(pixels: Pixels, size_px: tuple[int, int]) -> Pixels:

@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from conviction.core.config import Config
 from conviction.core.errors import ConfigError
-from conviction.data.stream import Batch
+from conviction.data.stream import Batch, in_memory_format
 
 
 class SizeStep(Config):
@@ -40,9 +40,8 @@ def shrunk(batch: Batch, size_px: int | None) -> Batch:
         batch.images, _scaled(batch.images.shape[2:], size_px), mode="bilinear", antialias=True
     )
     # Interpolating does not keep the memory format of every picture.
-    is_last = batch.images.is_contiguous(memory_format=torch.channels_last)
-    memory_format = torch.channels_last if is_last else torch.contiguous_format
-    return replace(batch, images=images.contiguous(memory_format=memory_format))
+    memory_format = torch.channels_last if batch.images.stride(1) == 1 else torch.contiguous_format
+    return replace(batch, images=in_memory_format(images, memory_format))
 
 
 def check_sizes(network: nn.Module, input_shape: tuple[int, int, int], steps: Sequence[SizeStep]) -> None:

@@ -92,6 +92,19 @@ def test_batches_are_channels_last(num_channels: int) -> None:
     assert torch.allclose(first.images.permute(0, 2, 3, 1), torch.from_numpy(images[:4]) / 255)
 
 
+@pytest.mark.parametrize("num_channels", [1, 3])
+@pytest.mark.parametrize("memory_format", [torch.channels_last, torch.contiguous_format])
+def test_torch_computes_in_the_memory_format_of_a_stream(num_channels: int, memory_format: torch.memory_format) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (6, 5, 4, num_channels), dtype=np.uint8)
+    images.flags.writeable = False
+    standardization = Standardization((0.0,) * num_channels, (1.0,) * num_channels)
+    stream = Stream(images, np.arange(6), np.arange(6), standardization, 6, memory_format=memory_format)
+    (batch,) = stream.in_order()
+    np.testing.assert_allclose(batch.images.permute(0, 2, 3, 1).numpy(), images / 255, atol=1e-6)
+    convolution = torch.nn.Conv2d(num_channels, 8, 3, padding=1)
+    assert convolution(batch.images).is_contiguous(memory_format=memory_format)
+
+
 def test_shuffled_batches_alone_are_augmented() -> None:
     def doubled(images: Tensor, labels: Tensor, draw: Draw) -> tuple[Tensor, Tensor]:
         return images * 2, torch.nn.functional.one_hot(labels, int(labels.max()) + 1).float()

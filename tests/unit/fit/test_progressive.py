@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torchvision.transforms.v2 import functional
 
 from conviction.core.errors import ConfigError
-from conviction.data.stream import Batch
+from conviction.data.stream import Batch, in_memory_format
 from conviction.fit.progressive import SizeStep, check_sizes, shrunk, size_in_epoch
 from small_training import network_of, trainer
 
@@ -25,9 +25,11 @@ def test_sizes_by_epoch() -> None:
 def test_shrunk_as_torchvision_resizes(channels: int, memory_format: torch.memory_format) -> None:
     images = torch.randn(3, channels, 12, 9, generator=torch.Generator().manual_seed(0))
     labels = torch.arange(3)
-    found = shrunk(Batch(images.contiguous(memory_format=memory_format), labels, labels), 6)
+    found = shrunk(Batch(in_memory_format(images, memory_format), labels, labels), 6)
     torch.testing.assert_close(found.images, functional.resize(images, 6, antialias=True))
     assert found.images.is_contiguous(memory_format=memory_format)
+    # By the strides torch decides; one channel lies in memory alike in both formats.
+    assert (found.images.stride(1) == 1) == (memory_format == torch.channels_last)
     assert found.labels is labels
 
 
