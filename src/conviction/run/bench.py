@@ -81,7 +81,7 @@ def bench_machine(
         prepared = with_random_pictures(resolved, shape, classes, machine, num_steps)
         loops = _run_loops(build_trainer(prepared))
     training = _describe(trainer, prepared, ceilings, step_s, loops)
-    about = (machine.threads, machine.device.type, machine.precision)
+    about = (machine.threads, machine.device.type, machine.precision, machine.memory_format)
     environment = describe_environment(*about, compile=machine.compile)
     name = device_name(machine.device)
     return BenchRecord(environment, name, ceilings, copying, training, load_average, time.perf_counter() - began)

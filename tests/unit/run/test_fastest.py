@@ -137,6 +137,38 @@ def test_what_is_damaged_is_measured_anew(
     assert len(measured) == 4
 
 
+def test_what_is_told_of_another_machine_is_not_believed(
+    long_training: Prepared, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    measured = fake_times(monkeypatch, {"channels_last": 0.5, "contiguous": 0.25})
+    settle(long_training, build_trainer, lambda note: None)
+    (kept,) = (tmp_path / "cache" / "fastest").iterdir()
+    found = json.loads(kept.read_text())
+    kept.write_text(json.dumps({**found, "about": {**found["about"], "device": "other"}}))
+    settle(long_training, build_trainer, lambda note: None)
+    assert len(measured) == 4
+
+
+def test_of_several_processes_the_part_of_one_is_measured(
+    long_training: Prepared, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counts: list[int] = []
+
+    def take_step(trainer: Any, batch: Any) -> float:
+        counts.append(len(batch.images))
+        assert len(batch.labels) == len(batch.targets) == len(batch.images)
+        return 0.01
+
+    monkeypatch.setattr(fastest, "take_step", take_step)
+    settle(long_training, build_trainer, lambda note: None)
+    assert set(counts) == {64}
+    counts.clear()
+    shared = replace(long_training, machine=replace(long_training.machine, num_processes=3))
+    settle(shared, build_trainer, lambda note: None)
+    # 64 images are parted into 22, 21 and 21.
+    assert set(counts) == {22}
+
+
 def test_where_nothing_can_be_kept_it_is_measured_each_time(
     long_training: Prepared, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
