@@ -31,6 +31,9 @@ def own_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CONVICTION_CACHE", str(tmp_path / "cache"))
     monkeypatch.delenv("CONVICTION_LEDGER", raising=False)
     monkeypatch.setenv("NO_COLOR", "1")
+    # Whatever compiles sets it for the whole process, and for those that it starts. Set first, it is unset afterwards.
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "")
+    monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR")
 
 
 @pytest.fixture

@@ -49,6 +49,7 @@ def test_commands_run(page: Path, prepared: Path) -> None:
         if arguments[0] == "train":
             # One epoch of a few pictures stands for the real thing.
             arguments += ["--set", "fit.epochs=1", "--set", "split.validation=0.2"]
+            arguments += ["--set", "fit.progressive_sizes=[]"]
         finished = conviction(*arguments)
         assert finished.code == 0, f"{line}\n{finished.err}"
         if target is not None:
