@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import argparse
 import tempfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from recipe_summary import spread
 from record import read_sections, this_environment, write_section
-from speed_recipes import PICTURES, conviction_says, digest_of, resolved
+from speed_recipes import PICTURES, conviction_says, digest_of, resolved, what_changed
 from targets import write_page
 
 SECTION, RECIPE, NUM_SEEDS = "ablations", "speed-cifar10-quick", 3
@@ -24,9 +24,9 @@ BASE = "the recipe"
 Settings = dict[str, Any]
 
 
-def _blocks(settings: Settings, first: int = 1) -> Iterable[Settings]:
-    """The blocks of convolutions, by default those after the whitening."""
-    return settings["network"]["blocks"][first:]
+def _blocks(settings: Settings) -> list[Settings]:
+    """The blocks of convolutions after the whitening."""
+    return list(settings["network"]["blocks"][1:])
 
 
 def _in_blocks(**keys: Any) -> Callable[[Settings], None]:
@@ -116,6 +116,7 @@ def recipe_without(name: str, seed: int) -> Settings:
 def measure(name: str, seed: int, folder: Path) -> dict[str, Any]:
     """One training, and its accuracy on the validation pictures in several views and in one, after the last epoch."""
     from conviction import Run
+    from conviction.core.files import read_json
     from conviction.run.recipe import load_recipe
 
     file = folder / "recipe.yaml"
@@ -129,6 +130,7 @@ def measure(name: str, seed: int, folder: Path) -> dict[str, Any]:
         "loss_one_view": found["one_view"]["loss"],
         "num_validation": found["count"],
         "train_s": sum(timing.train_s for timing in run.folder.read_timings()),
+        "commit": read_json(run.folder.environment)["commit"],
     }
 
 
@@ -170,6 +172,17 @@ def _given(pairs: Sequence[float]) -> str:
     return f"{about['mean']:+.2f}" + (f" ({interval[0]:+.2f} … {interval[1]:+.2f})" if interval else "")
 
 
+def kept_trainings(digest: str, environment: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
+    """What an earlier benchmark measured of the same recipe in the same environment."""
+    former = read_sections(environment).get(SECTION)
+    if former is None:
+        return {}
+    if former["recipe_sha256"] != digest or what_changed(former["environment"], environment):
+        print("The recipe or the environment is another one than before: everything is measured anew.")
+        return {}
+    return dict(former["trainings"])
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--seeds", type=int, default=NUM_SEEDS, help=f"how many, from 0 on; {NUM_SEEDS} by default")
@@ -178,8 +191,7 @@ def main() -> None:
     options = parser.parse_args()
     environment = this_environment(RECIPE)
     digest = digest_of(resolved(RECIPE, {"data.path": PICTURES}))
-    former = read_sections(environment).get(SECTION, {}) if options.goes_on else {}
-    found: dict[str, list[dict[str, Any]]] = former["trainings"] if former.get("recipe_sha256") == digest else {}
+    found = kept_trainings(digest, environment) if options.goes_on else {}
     with tempfile.TemporaryDirectory() as folder:
         for seed in range(options.seeds):
             for name in dict.fromkeys((BASE, *options.only)):

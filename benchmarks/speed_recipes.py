@@ -105,6 +105,11 @@ def seconds_until(history: Sequence[EpochRecord], timings: Sequence[Timing]) -> 
     return None
 
 
+def what_changed(former: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """Of what figures depend on, what differs between two environments."""
+    return [key for key in SAME if former.get(key) != now.get(key)]
+
+
 def kept_seeds(name: str, digest: str, environment: dict[str, Any]) -> list[dict[str, Any]]:
     """What an earlier benchmark measured of the same recipe in the same environment."""
     former = read_sections(environment).get(SECTION, {}).get("recipes", {}).get(name)
@@ -113,7 +118,7 @@ def kept_seeds(name: str, digest: str, environment: dict[str, Any]) -> list[dict
     if former["recipe_sha256"] != digest:
         print(f"{name} is another recipe than the one measured before: it is measured anew.")
         return []
-    if changed := [key for key in SAME if former["environment"].get(key) != environment.get(key)]:
+    if changed := what_changed(former["environment"], environment):
         print(f"{name} was measured in another environment ({', '.join(changed)}): it is measured anew.")
         return []
     seeds = list(former["seeds"])

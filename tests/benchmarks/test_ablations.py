@@ -99,6 +99,15 @@ def test_a_killed_benchmark_goes_on(monkeypatch: pytest.MonkeyPatch, tmp_path: A
     trained.clear()
     ablations.main()
     assert trained == [("no shifts", 1)]
+    # Nothing of another machine's is kept.
+    trained.clear()
+    environment["precision"] = "float32"
+    with pytest.raises(KeyboardInterrupt):
+        ablations.main()
+    assert trained == [(BASE, 0), ("no shifts", 0), (BASE, 1)]
+    trained.clear()
+    ablations.main()
+    assert trained == [("no shifts", 1)]
     found = record.read_sections(environment)["ablations"]["trainings"]
     assert {name: [one["seed"] for one in seeds] for name, seeds in found.items()} == {
         BASE: [0, 1],

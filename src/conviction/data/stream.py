@@ -160,7 +160,9 @@ def in_memory_format(images: Float[Tensor, "B C H W"], memory_format: torch.memo
     # A view of one dimension gets the strides of its new shape.
     plain = images.as_strided((images.numel(),), (1,)).view(images.shape)
     return (
-        plain if memory_format == torch.contiguous_format else plain.view(-1, *images.shape[2:], 1).permute(0, 3, 1, 2)
+        plain
+        if memory_format == torch.contiguous_format
+        else plain.view(len(images), *images.shape[2:], 1).permute(0, 3, 1, 2)
     )
 
 

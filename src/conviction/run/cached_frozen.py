@@ -24,7 +24,7 @@ from conviction.core import rng
 from conviction.core.errors import ConfigError, StorageError
 from conviction.data.activations import BFLOAT16_BITS, MAP_DIMENSIONS, Activations, ActivationStream, as_rows
 from conviction.data.resident import read_rows
-from conviction.data.stream import Draw, Stream
+from conviction.data.stream import Draw, Stream, in_memory_format
 from conviction.fit.loop import Trainer
 from conviction.fit.watcher import Watcher
 from conviction.nets.cut import cut_behind_frozen
@@ -295,7 +295,7 @@ class _Caching:
             here = replace(draw, rows=torch.from_numpy(rows.astype(np.int64)))
             images, targets = augment(pixels.permute(0, 3, 1, 2), labels, here)
             assert not targets.is_floating_point()
-            yield prepared.standardization(images).contiguous(memory_format=prepared.machine.torch_memory_format)
+            yield in_memory_format(prepared.standardization(images), prepared.machine.torch_memory_format)
 
 
 def _stream(stream: Stream, **activations: Any) -> ActivationStream:
