@@ -12,6 +12,7 @@ from torch import Generator, Tensor
 
 from conviction.augment.base import AUGMENTATIONS, AugmentConfig, Recolouring, uniform
 from conviction.augment.interval import Ends, OneOrRange, ends_around, not_only
+from conviction.core.device import sent
 from conviction.core.errors import ConfigError
 
 Factor = Annotated[float, Field(ge=0, le=10)]
@@ -107,13 +108,13 @@ def grey(images: Image) -> Float[Tensor, "B 1 H W"]:
 
 def blend(images: Image, others: Float[Tensor, "B _ _ _"], factor_B: Factors) -> Image:
     """`factor · image + (1 − factor) · other`, clamped to [0, 1]."""
-    factor = factor_B.to(images.device)[:, None, None, None]
+    factor = sent(factor_B, images.device)[:, None, None, None]
     return torch.lerp(others.expand_as(images), images, factor).clamp_(0, 1)
 
 
 def brightness(images: Image, factor_B: Factors) -> Image:
     """All values multiplied, clamped to [0, 1]."""
-    return (images * factor_B.to(images.device)[:, None, None, None]).clamp_(0, 1)
+    return (images * sent(factor_B, images.device)[:, None, None, None]).clamp_(0, 1)
 
 
 def contrast(images: Image, factor_B: Factors) -> Image:
@@ -139,7 +140,7 @@ def hue(images: Image, turns_B: Factors) -> Image:
     sixth = (red - green).add_(spread, alpha=4)
     sixth += is_green * ((blue - red).add_(spread, alpha=2) - sixth)
     sixth += is_red * (green - blue - sixth)
-    turned = sixth.div_(spread.clamp(min=_TINY)).div_(6).add_(turns_B.to(images.device)[:, None, None])
+    turned = sixth.div_(spread.clamp(min=_TINY)).div_(6).add_(sent(turns_B, images.device)[:, None, None])
     # Each channel is a trapezium over the circle, a third apart from the next one.
     result = torch.empty_like(images)
     for channel, start in enumerate((5 / 6, 3 / 6, 1 / 6)):
@@ -220,7 +221,7 @@ class ColorJitter(Recolouring):
         turns_B = uniform(num, *self._turns, generator)
         factors = [uniform(num, *ends, generator) for ends in self._blends.values()]
         order_BN = torch.rand((num, num_blends), generator=generator).argsort(dim=1)
-        index = index.to(images.device)
+        index = sent(index, images.device)
         changed = images[index]
         for place in range(num_blends + 1):
             turned = slice(bounds[place], bounds[place + 1])
@@ -233,7 +234,7 @@ class ColorJitter(Recolouring):
     def _blended(self, images: Image, blend_B: Int64[Tensor, " B"], factors_NB: Float[Tensor, "N B"]) -> Image:
         """Each image after one of the blends, which differ in what they draw it to alone."""
         shares_N2 = torch.tensor([_DRAWN_TO[name] for name in self._blends])
-        mean, own = shares_N2[blend_B].to(images.device)[:, :, None, None, None].unbind(1)
+        mean, own = sent(shares_N2[blend_B], images.device)[:, :, None, None, None].unbind(1)
         greys = grey(images)
         others = torch.addcmul(mean * greys.mean(dim=(1, 2, 3), keepdim=True), own, greys)
         return blend(images, others, factors_NB[blend_B, torch.arange(len(images))])

@@ -13,6 +13,7 @@ from conviction.augment.base import AUGMENTATIONS, AugmentConfig, Recolouring, u
 from conviction.augment.colour import ByFactor, Factors, Image, Strength, blend
 from conviction.augment.interval import Ends, OneOrRange, drawn, drawn_whole, ends_around
 from conviction.augment.rectangle import rectangles
+from conviction.core.device import sent
 from conviction.core.errors import ConfigError
 
 Deviation = Annotated[float, Field(gt=0, le=1)]
@@ -90,7 +91,7 @@ def gaussian_blur(images: Image, kernel_px: int, deviation_B: Factors) -> Image:
     """Each image blurred along both sides by its own Gaussian, cut off at the kernel and summing to one."""
     reach = kernel_px // 2
     places = torch.arange(-reach, reach + 1, device=images.device)
-    weights = torch.exp(-0.5 * (places / deviation_B.to(images.device)[:, None]) ** 2)
+    weights = torch.exp(-0.5 * (places / sent(deviation_B, images.device)[:, None]) ** 2)
     weights /= weights.sum(dim=1, keepdim=True)
     if min(images.shape[2:]) > reach:
         padded = functional.pad(images, (reach,) * 4, mode="reflect")
@@ -146,8 +147,8 @@ class GaussianNoise(Recolouring):
 
     def recolour(self, images: Image, generator: Generator) -> Image:
         """Each value by its own draw, of its image's deviation."""
-        deviation_B = drawn(len(images), self._deviation, generator).to(images.device)
-        noise = torch.randn(images.shape, generator=generator).to(images.device)
+        deviation_B = sent(drawn(len(images), self._deviation, generator), images.device)
+        noise = sent(torch.randn(images.shape, generator=generator), images.device)
         return images.addcmul(noise, deviation_B[:, None, None, None])
 
 
@@ -180,9 +181,10 @@ class RandomErasing(Recolouring):
         )
         # Without a height nothing is erased.
         top_B, left_B, height_B, width_B = torch.where(fits_B, found, 0.0)
-        mask = boxes(top_B, left_B, height_B, width_B, (height, width)).to(images.device)
+        mask = sent(boxes(top_B, left_B, height_B, width_B, (height, width)), images.device)
         if config.fill == "noise":
-            return torch.where(mask, torch.rand(images.shape, generator=generator).to(images.device), images)
+            noise = sent(torch.rand(images.shape, generator=generator), images.device)
+            return torch.where(mask, noise, images)
         return images.masked_fill(mask, 0.0 if config.fill == "black" else 0.5)
 
 
@@ -208,7 +210,8 @@ class Cutout(Recolouring):
         side_B = drawn_whole(num, self._size_px, generator)
         top_B = torch.randint(0, height, (num,), generator=generator) - side_B // 2
         left_B = torch.randint(0, width, (num,), generator=generator) - side_B // 2
-        return images.masked_fill(boxes(top_B, left_B, side_B, side_B, (height, width)).to(images.device), 0.0)
+        mask = boxes(top_B, left_B, side_B, side_B, (height, width))
+        return images.masked_fill(sent(mask, images.device), 0.0)
 
 
 @AUGMENTATIONS.register(

@@ -11,6 +11,7 @@ from torch import Generator, Tensor
 from torch.nn import functional
 
 from conviction.augment.base import AUGMENTATIONS, GREY_LEVELS, AugmentConfig, Recolouring
+from conviction.core.device import sent
 from conviction.core.errors import ConfigError
 
 Image = Float[Tensor, "B C H W"]
@@ -130,7 +131,7 @@ def _halved(planes: Plane) -> Plane:
     columns = 2 * _BLOCK * -(-width // (2 * _BLOCK))
     padded = functional.pad(planes, (0, columns - width, 0, height % 2), mode="replicate")
     rows = padded[:, :, ::2] + padded[:, :, 1::2]
-    bias = torch.tensor([1.0, 2.0], device=planes.device).repeat(columns // 4)
+    bias = sent(torch.tensor([1.0, 2.0]), planes.device).repeat(columns // 4)
     return (rows[..., ::2] + rows[..., 1::2]).add_(bias).mul_(1 / 4).floor_()
 
 
@@ -159,11 +160,11 @@ def _coded(planes: Plane, steps_88B: Float[Tensor, "8 8 B"], height: int, width:
     # The same place of all blocks side by side: then a transform is one product of matrices, without transpositions.
     blocks = padded.view(num, channels, rows, _BLOCK, columns, _BLOCK).permute(3, 5, 0, 1, 2, 4)
     numbers = (blocks - 128).double().reshape(_BLOCK, _BLOCK, -1)
-    cosines = torch.tensor(_COSINES, dtype=torch.float64, device=planes.device)
+    cosines = sent(torch.tensor(_COSINES, dtype=torch.float64), planes.device)
     # Rows before columns, and back in the other order: between the two each number is rounded.
     found = _rounded((cosines * 2**-15) @ _rounded((cosines * 2**-11) @ numbers).view(_BLOCK, -1))
     # Coefficients are eight times too large; halves are rounded away from zero, which the smallest nudge does.
-    steps = steps_88B.to(planes.device)[..., None]
+    steps = sent(steps_88B, planes.device)[..., None]
     coefficients = found.view(_BLOCK, _BLOCK, num, -1).mul_((1 + _NUDGE) / (8 * steps)).round_().mul_(steps)
     along_columns = _rounded((cosines.T * 2**-11) @ coefficients.view(_BLOCK, -1)).view(_BLOCK, _BLOCK, -1)
     decoded = _rounded((cosines.T * 2**-18) @ along_columns).float().add_(128).clamp_(0, GREY_LEVELS)

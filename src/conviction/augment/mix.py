@@ -11,6 +11,7 @@ from torch import Generator, Tensor
 
 from conviction.augment.base import AUGMENTATIONS, AugmentConfig, Mixing, chosen
 from conviction.augment.detail import boxes
+from conviction.core.device import sent
 
 Mixed = tuple[Float[Tensor, "B C H W"], Float[Tensor, "B K"]]
 
@@ -52,8 +53,8 @@ class Mixup(Mixing):
 
     def mix(self, images: Tensor, targets: Tensor, generator: Generator) -> Mixed:
         """Each image with one that a permutation of the batch gives it."""
-        share_B = shares(len(images), self._config.alpha, self._config.p, generator).to(images.device)
-        other_B = torch.randperm(len(images), generator=generator).to(images.device)
+        share_B = sent(shares(len(images), self._config.alpha, self._config.p, generator), images.device)
+        other_B = sent(torch.randperm(len(images), generator=generator), images.device)
         mixed = torch.lerp(images[other_B], images, share_B[:, None, None, None])
         return mixed, torch.lerp(targets[other_B], targets, share_B[:, None])
 
@@ -70,12 +71,12 @@ class Cutmix(Mixing):
         """Each image with one that a permutation of the batch gives it; the middle of the rectangle is uniform."""
         num, _, height, width = images.shape
         share_B = shares(num, self._config.alpha, self._config.p, generator)
-        other_B = torch.randperm(num, generator=generator).to(images.device)
+        other_B = sent(torch.randperm(num, generator=generator), images.device)
         side_B = (1 - share_B).sqrt()
         height_B, width_B = (side_B * height).floor(), (side_B * width).floor()
         top_B = torch.randint(0, height, (num,), generator=generator) - (height_B / 2).floor()
         left_B = torch.randint(0, width, (num,), generator=generator) - (width_B / 2).floor()
-        mask = boxes(top_B, left_B, height_B, width_B, (height, width)).to(images.device)
+        mask = sent(boxes(top_B, left_B, height_B, width_B, (height, width)), images.device)
         # What lies outside is cut off, so that the areas are counted and not the draw.
         kept_B = 1 - mask.float().mean(dim=(1, 2, 3))
         # By weights of 0 and 1, which is exact, and takes less time than a choice.

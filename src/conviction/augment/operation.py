@@ -16,6 +16,7 @@ from conviction.augment.geometric import shifts
 from conviction.augment.resample import warp
 from conviction.augment.tone import autocontrast, equalize, invert, posterize, solarize
 from conviction.augment.warp import rotation
+from conviction.core.device import sent
 
 Matrices = Float[Tensor, "B 3 3"]
 # What is drawn where an image is left alone.
@@ -127,10 +128,10 @@ def applied(
             moved.append(index)
             matrices.append(_MOVES[name](magnitude_B[index], (images.shape[2], images.shape[3])))
         else:
-            here = index.to(images.device)
+            here = sent(index, images.device)
             changed.index_copy_(0, here, _CHANGES[name](images[here], magnitude_B[index]))
     if moved:
-        here = torch.cat(moved).to(images.device)
+        here = sent(torch.cat(moved), images.device)
         size_px = (images.shape[2], images.shape[3])
         seen = warp(images[here], torch.cat(matrices), size_px, resampling.outside, resampling.interpolation)
         changed.index_copy_(0, here, seen)

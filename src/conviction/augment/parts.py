@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from conviction.augment.base import Images, Resized, Size
+from conviction.core.device import sent
 from conviction.core.shares import in_shares
 
 # A matrix is made of a few float32 products.
@@ -91,12 +92,13 @@ def _resize(parts: Sequence[Tensor], flips: Sequence[list[int]], written: Sequen
 def weighted_parts(images: Images, parts: Parts, new_size_px: Size) -> Resized:
     """The same as products with matrices of weights, all images at once: for small ones, and for GPUs."""
     size_px: Size = (images.shape[2], images.shape[3])
-    rows_BNH, columns_BNW = (
+    weights = (
         _weights(
             parts.part_B4[:, axis], parts.part_B4[:, 2 + axis], parts.is_flipped_B2[:, axis], size_px[axis], new_side
-        ).to(images.device)
+        )
         for axis, new_side in enumerate(new_size_px)
     )
+    rows_BNH, columns_BNW = (sent(weights_BN, images.device) for weights_BN in weights)
     num_images, num_channels, height, width = images.shape
     pixels = images.permute(0, 2, 3, 1).float().reshape(num_images, height, width * num_channels)
     shrunk = (rows_BNH @ pixels).view(num_images, new_size_px[0], width, num_channels).transpose(1, 2)

@@ -28,6 +28,7 @@ from conviction.augment.base import (
 from conviction.augment.parts import resized_parts, whole_parts
 from conviction.augment.resample import move, warp
 from conviction.augment.shrink import smoothed_warp
+from conviction.core.device import sent
 from conviction.data.stream import Draw
 
 
@@ -77,7 +78,7 @@ class _Composed:
             (whole, resized_parts(images[whole], parts.of(whole), size_px)),
             (others, smoothed_warp(images[others], matrix_B33[others], size_px, outside, between)),
         ):
-            resampled.index_copy_(0, rows.to(images.device), seen)
+            resampled.index_copy_(0, sent(rows, images.device), seen)
         return resampled
 
 
@@ -157,7 +158,7 @@ def _recoloured(
     """The chosen images recoloured, in place where not all are; the others are left alone, and take no time."""
     if stage.p == 1:
         return stage.recolour(images, generator).clamp_(0, 1)
-    index = chosen(len(images), stage.p, generator).nonzero().flatten().to(images.device)
+    index = sent(chosen(len(images), stage.p, generator).nonzero().flatten(), images.device)
     if len(index) == 0:
         return images
     changed = stage.recolour(images[index], generator).clamp_(0, 1)

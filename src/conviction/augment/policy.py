@@ -20,6 +20,7 @@ from conviction.augment.base import (
 )
 from conviction.augment.colour import Factors, Image
 from conviction.augment.operation import NOTHING, Resampling, Space, applied
+from conviction.core.device import sent
 
 _MOVES = ("shear_x", "shear_y", "translate_x", "translate_y", "rotate")
 _COLOURS = ("brightness", "saturation", "contrast", "sharpness")
@@ -208,8 +209,8 @@ class AugMix(Policy):
     def recolour(self, images: Image, generator: Generator) -> Image:
         """Each image by its own draws."""
         own_B, weights_WB = self.weights(len(images), generator)
-        mixed = images * own_B.to(images.device)[:, None, None, None]
-        for weight_B in weights_WB.to(images.device):
+        mixed = images * sent(own_B, images.device)[:, None, None, None]
+        for weight_B in sent(weights_WB, images.device):
             mixed.addcmul_(self._chain(images, generator), weight_B[:, None, None, None])
         return mixed
 

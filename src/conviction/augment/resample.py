@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from conviction.augment.base import GREY_LEVELS, Images, Interpolation, Outside, Resized, Size
+from conviction.core.device import sent
 
 # Positions beyond the edge are mirrored before the sampling, which would mirror the edge's own pixel too.
 _PADDING = {"black": "zeros", "reflect": "border", "edge": "border"}
@@ -19,8 +20,8 @@ def move(images: Images, matrix_B33: Float[Tensor, "B 3 3"], size_px: Size, outs
     Positions are measured from the centres. Same type and exactly the same values as the input's.
     """
     num_images, _, height, width = images.shape
-    rows_BH = _indices(matrix_B33[:, 1, 1], matrix_B33[:, 1, 2], height, size_px[0]).to(images.device)
-    columns_BW = _indices(matrix_B33[:, 0, 0], matrix_B33[:, 0, 2], width, size_px[1]).to(images.device)
+    rows_BH = sent(_indices(matrix_B33[:, 1, 1], matrix_B33[:, 1, 2], height, size_px[0]), images.device)
+    columns_BW = sent(_indices(matrix_B33[:, 0, 0], matrix_B33[:, 0, 2], width, size_px[1]), images.device)
     pixels = images.permute(0, 2, 3, 1)
     if outside == "black":
         # One more row and column on the far sides, to which all that lies outside leads.
@@ -68,11 +69,11 @@ def warp(
     y = torch.arange(height, device=images.device) - (height - 1) / 2
     x = torch.arange(width, device=images.device) - (width - 1) / 2
     places_N3 = torch.stack([x.repeat(height), y.repeat_interleave(width), torch.ones_like(x).repeat(height)], dim=1)
-    seen_BN3 = places_N3 @ matrix_B33.to(images.device).mT
+    seen_BN3 = places_N3 @ sent(matrix_B33, images.device).mT
     # Behind a projection's horizon there is nothing to see.
     depth_BN = seen_BN3[..., 2].clamp(min=1e-6)
     seen_BN2 = seen_BN3[..., :2] / depth_BN[..., None]
-    sides = torch.tensor([images.shape[3], images.shape[2]], device=images.device)
+    sides = sent(torch.tensor([images.shape[3], images.shape[2]]), images.device)
     if outside == "reflect":
         seen_BN2 = _mirrored_inside(seen_BN2, sides)
     grid = (seen_BN2 * (2 / sides)).view(-1, height, width, 2)

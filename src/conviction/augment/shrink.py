@@ -11,6 +11,7 @@ from torch.nn import functional
 
 from conviction.augment.base import GREY_LEVELS, Images, Interpolation, Outside, Resized, Size
 from conviction.augment.resample import warp
+from conviction.core.device import sent
 
 # A matrix is made of a few float32 products: what is turned alone shrinks by a little more or less than 1.
 _TOLERANCE = 1e-4
@@ -52,7 +53,7 @@ def _smoothed(images: Float[Tensor, "B C H W"], axis: int, scale_B: Float[Tensor
         return images
     places = torch.arange(-reach, reach + 1)
     weights = (1 - places.abs() / scale_B.clamp(min=1)[:, None]).clamp_(min=0)
-    weights = (weights / weights.sum(dim=1, keepdim=True)).to(images)
+    weights = sent(weights / weights.sum(dim=1, keepdim=True), images.device)
     padding = (0, 0, reach, reach) if axis == 2 else (reach, reach, 0, 0)
     padded = functional.pad(images, padding, mode="replicate")
     total = torch.zeros_like(images)

@@ -12,6 +12,7 @@ from torch import Generator, Tensor
 
 from conviction.augment.base import AUGMENTATIONS, GREY_LEVELS, AugmentConfig, Recolouring
 from conviction.augment.interval import Ends, OneOrRange, drawn, drawn_whole
+from conviction.core.device import sent
 
 Image = Float[Tensor, "B C H W"]
 Threshold = Annotated[float, Field(ge=0, le=1)]
@@ -69,14 +70,14 @@ def invert(images: Image) -> Image:
 def solarize(images: Image, threshold_B: Float[Tensor, " B"]) -> Image:
     """Inverted where a value is at the image's threshold or above."""
     # |1 − value| where it is, |0 − value| elsewhere; a choice takes six times as long.
-    is_above = images.clone().ge_(threshold_B.to(images.device)[:, None, None, None])
+    is_above = images.clone().ge_(sent(threshold_B, images.device)[:, None, None, None])
     return is_above.sub_(images).abs_()
 
 
 def posterize(images: Image, bits_B: Tensor) -> Image:
     """The grey level with its lower bits cleared; `bits` (B) are those that are kept, 8 keeps all."""
     # Of each level, the multiple of the step below it. Half a level more: values lie beside levels by rounding.
-    step = torch.pow(2.0, 8 - bits_B.to(images.device, torch.float32))[:, None, None, None]
+    step = torch.pow(2.0, 8 - sent(bits_B, images.device).float())[:, None, None, None]
     return (images * (GREY_LEVELS / step)).add_(0.5 / step).floor_().mul_(step / GREY_LEVELS)
 
 

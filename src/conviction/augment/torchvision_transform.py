@@ -12,6 +12,7 @@ from pydantic import Field, model_validator
 from torch import Generator, Tensor
 
 from conviction.augment.base import AUGMENTATIONS, GREY_LEVELS, AugmentConfig, Recolouring, Size
+from conviction.core.device import sent
 from conviction.core.errors import ConfigError, did_you_mean
 
 _CONVERTS = "it changes the type of pictures, which the recipe does by itself"
@@ -120,7 +121,7 @@ class TorchvisionTransform(Recolouring):
             for image, seed in zip(levels, seeds, strict=True):
                 torch.default_generator.manual_seed(seed)
                 changed.append(self._applied(image, expected))
-        return torch.stack(changed).to(images.device).float() / GREY_LEVELS
+        return sent(torch.stack(changed), images.device).float() / GREY_LEVELS
 
     def _applied(self, image: Tensor, expected: tuple[int, ...]) -> Tensor:
         try:

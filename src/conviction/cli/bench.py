@@ -118,7 +118,7 @@ def _describe_training(training: TrainingSpeed) -> list[str]:
         f"{_shown_flops(training.step_flops)} a second",
         f"Share          {percent(training.share_of_ceiling)} of the ceiling, "
         f"{_shown_flops(training.ceiling_flops)} a second of the {training.ceiling_operation}, in "
-        f"{training.ceiling_precision}",
+        f"{training.precision}",
         *_describe_matrix_share(training),
         "",
         SHARE_EXPLAINED,

@@ -62,8 +62,8 @@ class TrainingSpeed:
     """How fast a recipe trains on random pictures: its steps alone on one batch, and its whole loop.
 
     `step_flop` are the floating-point operations of one step's convolutions and matrix products. `ceiling_flops` are
-    those a second of the fastest operation, `ceiling_operation`, in `ceiling_precision`, the one that the step's
-    products compute in; `matrix_flops` are those of the fastest matrix product in it.
+    those a second of the fastest operation, `ceiling_operation`, in `precision`; `matrix_flops` are those of the
+    fastest matrix product in it.
     """
 
     recipe: str
@@ -74,7 +74,6 @@ class TrainingSpeed:
     step_flop: int
     step_images_per_s: Rate
     loop_images_per_s: Rate
-    ceiling_precision: str
     ceiling_operation: str
     ceiling_flops: float
     matrix_flops: float

@@ -79,6 +79,24 @@ def device_name(device: torch.device) -> str:
     return processor_name()
 
 
+def compute_float32_in_full() -> None:
+    """Let a GPU compute float32 as such: torch's convolutions round its numbers to TF32 unless they are told not to."""
+    import torch
+
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
+
+
+def sent(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """The tensor on the device; where it is there already, itself.
+
+    To a GPU it goes while that computes: an ordinary copy would first wait until all that it was given is done.
+    """
+    if device.type != "cuda" or tensor.device.type != "cpu":
+        return tensor.to(device)
+    # torch keeps the pinned copy until it has arrived.
+    return tensor.pin_memory().to(device, non_blocking=True)
+
+
 @functools.cache
 def processor_flags() -> frozenset[str]:
     """The instruction sets that the processor names, as Linux lists them; empty elsewhere."""

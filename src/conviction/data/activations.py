@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Generator, Tensor
 
+from conviction.core.device import sent
 from conviction.data.resident import read_rows
 from conviction.data.stream import Batch, Stream, in_memory_format
 
@@ -92,5 +93,5 @@ class ActivationStream(Stream):
         return torch.cat(parts)[torch.from_numpy(order)]
 
     def _activation_batch(self, rows: np.ndarray, activations: Float[Tensor, "B F H W"]) -> Batch:
-        labels = torch.from_numpy(self.labels[rows]).to(self.device)
-        return Batch(in_memory_format(activations, self.memory_format).to(self.device), labels, labels)
+        labels = sent(torch.from_numpy(self.labels[rows]), self.device)
+        return Batch(sent(in_memory_format(activations, self.memory_format), self.device), labels, labels)

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
+from conviction.core.device import sent
 from conviction.data.resident import read_rows, rows_at_once
 
 # Of the device's free memory: the rest is for the network and its maps.
@@ -25,7 +26,7 @@ class OnDevice:
     def of(self, rows: np.ndarray) -> UInt8[Tensor, "B H W C"]:
         """The pictures of the pack's given rows, all of which are here."""
         places = torch.from_numpy(np.searchsorted(self.rows, rows).astype(np.int64))
-        return self.images.index_select(0, places.to(self.images.device))
+        return self.images.index_select(0, sent(places, self.images.device))
 
 
 def on_device(images: np.ndarray, rows: np.ndarray, device: torch.device, free_bytes: int) -> OnDevice | None:
@@ -35,5 +36,5 @@ def on_device(images: np.ndarray, rows: np.ndarray, device: torch.device, free_b
         return None
     found = torch.empty((len(kept), *images.shape[1:]), dtype=torch.uint8, device=device)
     for start in range(0, len(kept), size := rows_at_once(images)):
-        found[start : start + size] = torch.from_numpy(read_rows(images, kept[start : start + size])).to(device)
+        found[start : start + size] = sent(torch.from_numpy(read_rows(images, kept[start : start + size])), device)
     return OnDevice(found, kept)

@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float, Int64, UInt8
 from torch import Generator, Tensor
 
+from conviction.core.device import sent
 from conviction.data.on_device import OnDevice
 from conviction.data.resident import read_rows
 from conviction.data.standardize import Standardizer
@@ -125,11 +126,11 @@ class Stream:
         if self.on_device is not None:
             pixels = self.on_device.of(rows[read])
         else:
-            pixels = torch.from_numpy(read_rows(self.images, rows[read])).to(self.device)
+            pixels = sent(torch.from_numpy(read_rows(self.images, rows[read])), self.device)
         if draw is None and self.crop_px is not None:
             pixels = cut_middle(pixels, self.crop_px)
         images = pixels.permute(0, 3, 1, 2)
-        labels = torch.from_numpy(self.labels[rows[read]]).to(self.device)
+        labels = sent(torch.from_numpy(self.labels[rows[read]]), self.device)
         targets: Tensor = labels
         if draw is not None and self.augment is not None:
             numbers = torch.from_numpy(rows.astype(np.int64))

@@ -32,9 +32,10 @@ def check_shareable(network: nn.Module) -> None:
     for name, layer in network.named_modules():
         if is_frozen(layer):
             continue
-        if isinstance(layer, _DROPOUTS) and type(layer) not in _SHARED_DROPOUTS:
-            raise _cannot_share("the draws", name, layer)
-        if any(map(_is_stochastic_depth, type(layer).__mro__[1:])):
+        is_dropout = isinstance(layer, _DROPOUTS) and type(layer) not in _SHARED_DROPOUTS
+        # Drawn inside torch's own function.
+        is_attention = isinstance(layer, nn.MultiheadAttention) and layer.dropout > 0
+        if is_dropout or is_attention or any(map(_is_stochastic_depth, type(layer).__mro__[1:])):
             raise _cannot_share("the draws", name, layer)
         if isinstance(layer, _NORMS) and not _is_shared_norm(layer):
             raise _cannot_share("the mean and variance", name, layer)

@@ -152,10 +152,7 @@ def _describe(
     trainer: Trainer, prepared: Prepared, ceilings: tuple[Ceiling, ...], step_s: list[float], loop_s: list[float]
 ) -> TrainingSpeed:
     recipe = prepared.recipe
-    # On a GPU torch lets convolutions of float32 round to TF32 unless it is told otherwise.
-    is_rounded = prepared.machine.device.type == "cuda" and trainer.precision == "float32"
-    reached_in = "tf32" if is_rounded else trainer.precision
-    possible = [ceiling for ceiling in ceilings if ceiling.precision == reached_in]
+    possible = [ceiling for ceiling in ceilings if ceiling.precision == trainer.precision]
     # A convolution finds more of its numbers in the cache, and is faster than the product on some machines.
     ceiling = max(possible, key=lambda one: one.flops.median)
     (matrix,) = (one for one in possible if one.operation == "matrix product")
@@ -169,7 +166,6 @@ def _describe(
         step_flop=2 * macs,
         step_images_per_s=Rate.of(recipe.fit.batch_size, step_s),
         loop_images_per_s=Rate.of(len(prepared.splits.train), loop_s),
-        ceiling_precision=reached_in,
         ceiling_operation=ceiling.shown_operation,
         ceiling_flops=ceiling.flops.median,
         matrix_flops=matrix.flops.median,

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from conviction.core import rng
+from conviction.core.device import sent
 from conviction.core.errors import ConfigError, StorageError
 from conviction.data.activations import BFLOAT16_BITS, MAP_DIMENSIONS, Activations, ActivationStream, as_rows
 from conviction.data.resident import read_rows
@@ -290,8 +291,8 @@ class _Caching:
         size = prepared.stream(part.rows).batch_size
         for start in range(0, len(part.rows), size):
             rows = part.rows[start : start + size]
-            pixels = torch.from_numpy(read_rows(prepared.pack.images, rows)).to(prepared.machine.device)
-            labels = torch.from_numpy(prepared.pack.labels[rows]).to(prepared.machine.device)
+            pixels = sent(torch.from_numpy(read_rows(prepared.pack.images, rows)), prepared.machine.device)
+            labels = sent(torch.from_numpy(prepared.pack.labels[rows]), prepared.machine.device)
             here = replace(draw, rows=torch.from_numpy(rows.astype(np.int64)))
             images, targets = augment(pixels.permute(0, 3, 1, 2), labels, here)
             assert not targets.is_floating_point()

@@ -17,6 +17,7 @@ from conviction.core.device import (
     choose_compile,
     choose_device,
     choose_precision,
+    compute_float32_in_full,
     keep_freed_memory,
     num_threads,
 )
@@ -90,6 +91,8 @@ class Machine:
         """Set this process up to compute so."""
         torch.set_num_threads(max(1, self.threads // self.num_processes))
         keep_freed_memory()
+        if self.device.type == "cuda":
+            compute_float32_in_full()
 
 
 def _recorded(folder: RunFolder, *keys: str) -> dict[str, Any]:

@@ -117,6 +117,8 @@ class Recipe(Config):
                 "of the epochs, some must be left for whole pictures: `fit.progressive_sizes` takes "
                 f"{small} of {self.fit.epochs}."
             )
+        if [augmentation.name for augmentation in self.augment].count("alternating_flip") > 1:
+            raise ValueError("augment: a second `alternating_flip` mirrors back what the first one mirrored.")
         is_fixed = self.network.freeze and self.fit.cache_frozen and not self.fit.progressive_sizes
         if self.fit.fixed_views is not None and not (self.augment and is_fixed):
             raise ValueError(

@@ -272,6 +272,13 @@ command_case(
 )
 command_case(
     "Recipe",
+    "an alternating flip twice",
+    "config",
+    ("a second `alternating_flip` mirrors back",),
+    *digits_with("augment=[alternating_flip, random_crop, alternating_flip]"),
+)
+command_case(
+    "Recipe",
     "small pictures in all epochs",
     "config",
     ("some must be left for whole pictures", "3 of 3"),

@@ -15,7 +15,6 @@ TRAINING = TrainingSpeed(
     step_flop=6_000,
     step_images_per_s=Rate(200.0, 199.0, 201.0, 5),
     loop_images_per_s=Rate(150.0, 149.0, 151.0, 5),
-    ceiling_precision="bfloat16",
     ceiling_operation="convolution, NCHW",
     ceiling_flops=30_000.0,
     matrix_flops=20_000.0,

@@ -11,9 +11,11 @@ from conviction.core.device import (
     choose_compile,
     choose_device,
     choose_precision,
+    compute_float32_in_full,
     num_cores,
     peak_memory_bytes,
     processor_flags,
+    sent,
 )
 from conviction.core.errors import ConfigError
 
@@ -139,3 +141,36 @@ def test_compiling_is_what_was_asked_for() -> None:
     assert choose_compile("cuda_graphs", GPU) == "cuda_graphs"
     with pytest.raises(ConfigError, match=r"on a processor\. Use `auto`, `fused` or `none`"):
         choose_compile("cuda_graphs", CPU)
+
+
+def test_a_gpu_computes_float32_in_full() -> None:
+    places = (torch.backends.cudnn, torch.backends.cuda.matmul)
+    before = [place.allow_tf32 for place in places]
+    try:
+        torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = True
+        compute_float32_in_full()
+        assert [place.allow_tf32 for place in places] == [False, False]
+        # As the ceilings of a machine set it.
+        assert torch.backends.cudnn.conv.fp32_precision != "tf32"
+    finally:
+        for place, value in zip(places, before, strict=True):
+            place.allow_tf32 = value
+
+
+def test_what_is_there_already_is_not_copied() -> None:
+    tensor = torch.arange(3)
+    assert sent(tensor, CPU) is tensor
+
+
+def test_nothing_waits_for_what_is_sent_to_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    tensor, pinned, arrived = torch.arange(3), torch.arange(3), torch.arange(3)
+    calls: list[tuple[object, ...]] = []
+
+    def to(self: torch.Tensor, *place: object, **how: object) -> torch.Tensor:
+        calls.append((self is pinned, *place, how))
+        return arrived
+
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda self: pinned)
+    monkeypatch.setattr(torch.Tensor, "to", to)
+    assert sent(tensor, GPU) is arrived
+    assert calls == [(True, GPU, {"non_blocking": True})]

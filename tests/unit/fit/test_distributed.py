@@ -211,6 +211,7 @@ class OwnDepth(StochasticDepth):
         (nn.AlphaDropout(0.5), "the draws of 1 (AlphaDropout)"),
         (nn.RReLU(), "the draws of 1 (RReLU)"),
         (OwnDepth(0.5, "row"), "the draws of 1 (OwnDepth)"),
+        (nn.MultiheadAttention(4, 2, dropout=0.1), "the draws of 1 (MultiheadAttention)"),
     ],
 )
 def test_what_is_derived_from_a_shared_layer_is_refused_and_not_silently_unshared(layer: nn.Module, says: str) -> None:
@@ -225,6 +226,7 @@ def test_what_is_derived_from_a_shared_layer_is_refused_and_not_silently_unshare
 
 
 def test_each_layer_that_is_let_through_is_shared() -> None:
+    check_shareable(nn.Sequential(nn.MultiheadAttention(4, 2)))
     layers = (nn.BatchNorm1d(4), nn.BatchNorm2d(4), nn.Dropout(0.5), BitDropout(0.5), StochasticDepth(0.5, "row"))
     network = nn.Sequential(nn.Flatten(), *layers)
     check_shareable(network)

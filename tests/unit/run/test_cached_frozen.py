@@ -180,6 +180,23 @@ def test_fixed_views_take_turns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert len(kept_sets(tmp_path)) == 4
 
 
+@pytest.mark.parametrize(("memory_format", "stride"), [("channels_last", 1), ("contiguous", 64)])
+def test_views_of_one_channel_have_the_memory_format(
+    memory_format: str, stride: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    strides: set[int] = set()
+    original = cached_frozen._Caching._frozen
+
+    def watched(self: Any, images: torch.Tensor) -> torch.Tensor:
+        assert images.shape[1:] == (1, 8, 8)
+        strides.add(images.stride(1))
+        return original(self, images)
+
+    monkeypatch.setattr(cached_frozen._Caching, "_frozen", watched)
+    trained({**AUGMENTED, "fit.fixed_views": 2, "fit.epochs": 1, "fit.memory_format": memory_format})
+    assert strides == {stride}
+
+
 def test_views_are_the_same_in_a_resumed_run(tmp_path: Path) -> None:
     settings = {**AUGMENTED, "fit.fixed_views": 2, "fit.epochs": 3}
     whole, _ = trained(settings)

@@ -114,6 +114,15 @@ def test_another_training_is_measured_anew(
     assert len(measured) == 4
 
 
+def test_other_weights_are_measured_no_more(long_training: Prepared, monkeypatch: pytest.MonkeyPatch) -> None:
+    measured = fake_times(monkeypatch, {"channels_last": 0.5, "contiguous": 0.5})
+    settle(long_training, build_trainer, lambda note: None)
+    change = {"network.weights": "some.pth", "network.weights_sha256": "0" * 64}
+    other = replace(long_training, recipe=load_recipe(long_training.recipe, change))
+    settle(other, build_trainer, lambda note: None)
+    assert len(measured) == 2
+
+
 @pytest.mark.parametrize(
     "damage",
     [

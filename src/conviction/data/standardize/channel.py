@@ -12,6 +12,7 @@ from jaxtyping import Float, UInt8
 from pydantic import Field
 from torch import Tensor
 
+from conviction.core.device import sent
 from conviction.core.errors import ConfigError
 from conviction.core.shares import in_shares
 from conviction.data.resident import read_rows, rows_at_once
@@ -84,7 +85,7 @@ class Standardization(Standardizer):
 
     def __call__(self, images: UInt8[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
         """The images as `float32`, in the memory layout that they have."""
-        mean, deviation = (torch.tensor(values, device=images.device) for values in (self.mean, self.deviation))
+        mean, deviation = (sent(torch.tensor(values), images.device) for values in (self.mean, self.deviation))
         scale, shift = 1 / (deviation * GREY_LEVELS), mean / deviation
         if not images.is_contiguous(memory_format=torch.channels_last):
             return images.float().mul_(scale[:, None, None]).sub_(shift[:, None, None])
@@ -111,8 +112,8 @@ class Standardization(Standardizer):
 
     def inverted(self, images: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
         """Back to the scale [0, 1]."""
-        mean = torch.tensor(self.mean, device=images.device)[:, None, None]
-        return images * torch.tensor(self.deviation, device=images.device)[:, None, None] + mean
+        mean, deviation = (sent(torch.tensor(values), images.device) for values in (self.mean, self.deviation))
+        return images * deviation[:, None, None] + mean[:, None, None]
 
     def record(self) -> ChannelRecord:
         """Its means and deviations."""
