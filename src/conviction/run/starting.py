@@ -23,6 +23,7 @@ from conviction.fit.watcher import Watcher
 from conviction.nets import build_network, load_starting_weights
 from conviction.nets.dropout import with_bit_dropout
 from conviction.nets.initialization import initialize_from_images, needs_images
+from conviction.nets.pooled_relu import with_pooled_relu
 from conviction.nets.starting_weights import weights_digest
 from conviction.run.prepared import Prepared
 from conviction.run.recipe import Recipe, load_recipe
@@ -73,7 +74,7 @@ def _drawn(prepared: Prepared) -> nn.Module:
     recipe = prepared.recipe
     with rng.torch_default(recipe.seed, "initialisation"):
         network = build_network(recipe.network, prepared.input_shape, len(prepared.pack.classes))
-    return with_bit_dropout(network)
+    return with_pooled_relu(with_bit_dropout(network))
 
 
 def _placed(network: nn.Module, prepared: Prepared) -> nn.Module:
