@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
 from torch import Tensor, nn
 
+from conviction.core.device import PrecisionName
 from conviction.core.errors import UnknownName
 from conviction.fit.checkpoint import load_checkpoint, save_checkpoint
-from conviction.fit.optimizer import OPTIMIZERS, OptimizerConfig, SgdConfig, build_optimizer
+from conviction.fit.optimizer import OPTIMIZERS, MuonConfig, OptimizerConfig, SgdConfig, build_optimizer
 from conviction.nets import BlocksConfig, build_network
 
 BETAS = {"beta1": 0.8, "beta2": 0.95, "epsilon": 1e-4}
@@ -276,3 +277,24 @@ class TestSettings:
     def test_an_unknown_optimiser_is_refused(self) -> None:
         with pytest.raises(UnknownName, match="Did you mean 'adam"):
             build_optimizer(OptimizerConfig(name="adm"), small_network())
+
+
+class TestMuon:
+    def test_where_only_the_classifier_trains_its_rate_is_shown(self) -> None:
+        network = small_network()
+        network.requires_grad_(False)
+        network.classifier.requires_grad_(True)
+        config = MuonConfig(learning_rate=0.02, rest_learning_rate=0.1, bias_rate=8)
+        groups = build_optimizer(config, network).param_groups
+        assert [group["lr"] for group in groups] == [0.1, 0.8]
+        assert groups[0]["params"] == [network.classifier.weight]
+
+    @pytest.mark.parametrize(
+        ("wanted", "of_training", "expected"),
+        [("auto", "float32", "float32"), ("auto", "bfloat16", "bfloat16"), ("float32", "bfloat16", "float32")],
+    )
+    def test_it_iterates_in_the_precision_of_the_training(
+        self, wanted: PrecisionName, of_training: Literal["float32", "bfloat16"], expected: str
+    ) -> None:
+        optimizer = build_optimizer(MuonConfig(precision=wanted), small_network(), of_training)
+        assert {group["dtype"] for group in optimizer.param_groups} == {expected}

@@ -74,11 +74,10 @@ class _Composed:
             return resized_parts(images, parts, size_px)
         whole, others = (chosen_B.nonzero().flatten() for chosen_B in (parts.is_whole_B, ~parts.is_whole_B))
         resampled = images.new_empty((*images.shape[:2], *size_px))
-        for rows, seen in (
-            (whole, resized_parts(images[whole], parts.of(whole), size_px)),
-            (others, smoothed_warp(images[others], matrix_B33[others], size_px, outside, between)),
-        ):
-            resampled.index_copy_(0, sent(rows, images.device), seen)
+        here, there = sent(whole, images.device), sent(others, images.device)
+        resampled.index_copy_(0, here, resized_parts(images[here], parts.of(whole), size_px))
+        turned = smoothed_warp(images[there], matrix_B33[others], size_px, outside, between)
+        resampled.index_copy_(0, there, turned)
         return resampled
 
 

@@ -15,7 +15,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from conviction.core.config import Config
-from conviction.core.device import PrecisionName, choose_precision
+from conviction.core.device import PrecisionName
 from conviction.core.registry import Registry
 from conviction.fit.lookahead import LookaheadConfig
 from conviction.fit.muon import Muon, RateAdjustment
@@ -162,7 +162,7 @@ class MuonConfig(OptimizerConfig):
     normalize_weights: bool = Field(
         False, description="Before each step, bring each layer's kernels to the norm √filters"
     )
-    precision: PrecisionName = Field("auto", description="In which the iterations compute")
+    precision: PrecisionName = Field("auto", description="In which the iterations compute; auto: as the training")
     rest_learning_rate: Rate = Field(0.1, description="Rate of what is no matrix, and of the classifier")
     rest_weight_decay: float = Field(0.0, ge=0, description="Its weight decay, added to the gradient")
     rest_momentum: Decay = Field(0.9, description="Its momentum")
@@ -183,13 +183,20 @@ class MuonConfig(OptimizerConfig):
 OPTIMIZERS: Registry[Callable[[Any, list[dict[str, Any]]], Optimizer]] = Registry("optimizer")
 
 
-def build_optimizer(config: OptimizerConfig, network: nn.Module) -> Optimizer:
+def build_optimizer(
+    config: OptimizerConfig, network: nn.Module, precision: Literal["float32", "bfloat16"] = "float32"
+) -> Optimizer:
     """The optimiser over the network's trainable weights, in a group for each set of rates and decays.
 
-    The first group is that of the kernels, whose rate is shown.
+    The first group is that of the kernels, or where none train, of the first weights; its rate is shown. `precision` is
+    that of the training, in which Muon iterates unless its own settings say otherwise.
     """
-    groups: list[dict[str, Any]] = [{"params": [], **config.settings_for("matrix")}]
-    for parameter, kind in kinds_of_weights(network):
+    if isinstance(config, MuonConfig) and config.precision == "auto":
+        config = config.model_copy(update={"precision": precision})
+    weights = kinds_of_weights(network)
+    shown: WeightKind = "matrix" if not weights or "matrix" in (kind for _, kind in weights) else weights[0][1]
+    groups: list[dict[str, Any]] = [{"params": [], **config.settings_for(shown)}]
+    for parameter, kind in weights:
         settings = config.settings_for(kind)
         group = next((group for group in groups if {**group, "params": None} == {"params": None, **settings}), None)
         if group is None:
@@ -313,9 +320,7 @@ def _adafactor(config: AdafactorConfig, groups: list[dict[str, Any]]) -> Optimiz
     reference="K. Jordan, Muon: An optimizer for hidden layers in neural networks, 2024",
 )
 def _muon(config: MuonConfig, groups: list[dict[str, Any]]) -> Optimizer:
-    trained = [parameter for group in groups for parameter in group["params"]]
-    device = trained[0].device if trained else torch.device("cpu")
-    dtype = torch.bfloat16 if choose_precision(config.precision, device) == "bfloat16" else torch.float32
+    dtype = torch.bfloat16 if config.precision == "bfloat16" else torch.float32
     return Muon(groups, config.momentum, config.nesterov, config.num_steps, dtype)
 
 

@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from conviction.core.errors import ConfigError
 from conviction.data.stream import Place
-from conviction.nets.dropout import BitDropout, dropped_by_bits
+from conviction.nets.dropout import BitDropout, dropped_by_bits, is_dense
 from conviction.nets.freezing import is_frozen
 
 
@@ -59,7 +59,7 @@ def share_layers(network: nn.Module, place: CurrentPlace) -> None:
             if is_frozen(layer):
                 continue
             if _is_shared_norm(layer):
-                setattr(parent, name, SharedBatchNorm(layer))
+                setattr(parent, name, SharedBatchNorm(layer, place))
             elif isinstance(layer, nn.Dropout) and type(layer) in _SHARED_DROPOUTS:
                 setattr(parent, name, SharedDropout(layer, place))
             elif _is_stochastic_depth(type(layer)) and layer.mode == "row":
@@ -94,12 +94,21 @@ class SharedDropout(nn.Module):
         if not self.training or self.p == 0:
             return values
         place = self._place.now
-        if self._by_bits and values.device.type == "cpu" and self.p < 1:
+        if self._by_bits and values.device.type == "cpu" and self.p < 1 and _is_dense(values):
             return dropped_by_bits(values, self.p, place.num_images, place.part)
-        # As torch draws it, in the values' own memory layout, of which the batch is the outermost part.
-        strides = (values.shape[1:].numel(), *values.stride()[1:])
-        noise = values.new_empty_strided((place.num_images, *values.shape[1:]), strides)
+        # As torch draws it, in the values' own memory layout, of which the batch is the outermost part; of values that
+        # lie apart, in what torch makes of their layout.
+        outermost = sum(size * stride for size, stride in zip(values.shape[1:], values.stride()[1:], strict=True))
+        whole = torch.empty_strided(
+            (place.num_images, *values.shape[1:]), (outermost, *values.stride()[1:]), device="meta"
+        )
+        noise = values.new_empty_strided(whole.shape, torch.empty_like(whole).stride())
         return values * noise.bernoulli_(1 - self.p).div_(1 - self.p)[place.part]
+
+
+def _is_dense(values: Tensor) -> bool:
+    """Whether the whole batch's numbers lie side by side, however few images of it these are."""
+    return is_dense(torch.empty_strided((2, *values.shape[1:]), values.stride(), device="meta"))
 
 
 class SharedStochasticDepth(nn.Module):
@@ -133,7 +142,7 @@ class SharedBatchNorm(nn.modules.batchnorm._BatchNorm):
     running_var: Tensor
     num_batches_tracked: Tensor
 
-    def __init__(self, norm: nn.BatchNorm1d | nn.BatchNorm2d) -> None:
+    def __init__(self, norm: nn.BatchNorm1d | nn.BatchNorm2d, place: CurrentPlace) -> None:
         super().__init__(norm.num_features, norm.eps, norm.momentum)
         assert norm.affine
         assert norm.track_running_stats
@@ -141,6 +150,7 @@ class SharedBatchNorm(nn.modules.batchnorm._BatchNorm):
         for name, buffer in norm.named_buffers():
             setattr(self, name, buffer)
         self.train(norm.training)
+        self._place = place
 
     def _check_input_dim(self, input: Tensor) -> None:
         """Of any number of dimensions."""
@@ -149,8 +159,12 @@ class SharedBatchNorm(nn.modules.batchnorm._BatchNorm):
         """Each channel with mean 0 and variance 1 over the batch, then scaled and shifted."""
         if not self.training:
             return super().forward(values)
+        count = self._place.now.num_images * values.shape[2:].numel()
+        if count == 1:
+            # torch's words, which the run turns into a message that names the setting.
+            raise ValueError("Expected more than 1 value per channel when training")
         normalized: Tensor
-        normalized, mean_C, var_C, count = _Normalize.apply(values, self.weight, self.bias, self.eps)
+        normalized, mean_C, var_C = _Normalize.apply(values, self.weight, self.bias, self.eps, count)
         self.num_batches_tracked.add_(1)
         rate = 1 / float(self.num_batches_tracked) if self.momentum is None else self.momentum
         with torch.no_grad():
@@ -160,7 +174,7 @@ class SharedBatchNorm(nn.modules.batchnorm._BatchNorm):
 
 
 class _Normalize(torch.autograd.Function):
-    """Normalised values, and the mean, the variance and the number of values a channel that they rest on.
+    """Normalised values, and the mean and the variance that they rest on, of `count` values a channel.
 
     With n values of a channel in all processes, x̂ the normalised ones and g the gradient of the output,
     dx = weight / deviation · (g − Σg / n − x̂ · Σ(g·x̂) / n), the sums over all processes.
@@ -169,21 +183,18 @@ class _Normalize(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        context: Any, values: Tensor, weight_C: Tensor, bias_C: Tensor, eps: float
-    ) -> tuple[Tensor, Tensor, Tensor, int]:
-        mean_C, var_C, count = _moments_over_all(values)
-        if count == 1:
-            # torch's words, which the run turns into a message that names the setting.
-            raise ValueError("Expected more than 1 value per channel when training")
+        context: Any, values: Tensor, weight_C: Tensor, bias_C: Tensor, eps: float, count: int
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        mean_C, var_C = _moments_over_all(values)
         context.save_for_backward(values, weight_C, mean_C, var_C)
         context.mark_non_differentiable(mean_C, var_C)
         context.eps, context.count = eps, count
         # As in evaluation: by moments that are given.
         normalized = functional.batch_norm(values, mean_C, var_C, weight_C, bias_C, False, 0.0, eps)
-        return normalized, mean_C, var_C, count
+        return normalized, mean_C, var_C
 
     @staticmethod
-    def backward(context: Any, grad: Tensor, *_: Any) -> tuple[Tensor, Tensor, Tensor, None]:
+    def backward(context: Any, grad: Tensor, *_: Any) -> tuple[Tensor, Tensor, Tensor, None, None]:
         values, weight_C, mean_C, var_C = context.saved_tensors
         fixed, eps = (mean_C, var_C, None, None, False), context.eps
         if len(values):
@@ -199,11 +210,11 @@ class _Normalize(torch.autograd.Function):
         scale_C = (var_C + eps).rsqrt()
         slope, shift = ((sums_2C / context.count) * scale_C * weight_C).view(2, *channels)
         change = torch.addcmul(shift, values - mean_C.view(channels), slope * scale_C.view(channels))
-        return (grad_values - change).to(values.dtype), slope_C, shift_C, None
+        return (grad_values - change).to(values.dtype), slope_C, shift_C, None, None
 
 
-def _moments_over_all(values: Tensor) -> tuple[Float[Tensor, " C"], Float[Tensor, " C"], int]:
-    """Mean, variance and number of values of each channel, over all processes.
+def _moments_over_all(values: Tensor) -> tuple[Float[Tensor, " C"], Float[Tensor, " C"]]:
+    """Mean and variance of each channel, over all processes.
 
     T. Chan et al., Updating formulae and a pairwise algorithm for computing sample variances, 1979.
     """
@@ -220,4 +231,4 @@ def _moments_over_all(values: Tensor) -> tuple[Float[Tensor, " C"], Float[Tensor
     count_C = count_PC.sum(dim=0)
     mean_C = (count_PC * mean_PC).sum(dim=0) / count_C
     var_C = (count_PC * (var_PC + (mean_PC - mean_C) ** 2)).sum(dim=0) / count_C
-    return mean_C.float(), var_C.float(), int(count_C[0])
+    return mean_C.float(), var_C.float()

@@ -369,9 +369,15 @@ def _build_dense(config: DenseConfig, num_features: int) -> nn.Sequential:
     return nn.Sequential(stages)
 
 
+def bias_epochs_of(network: nn.Module) -> dict[str, int]:
+    """The biases that train in the first epochs alone, by their names, and how many epochs these are."""
+    found: dict[str, int] = getattr(network, "bias_epochs", {})
+    return found
+
+
 def set_trained(network: nn.Module, epoch: int) -> None:
     """Let those biases train that train in this epoch, counted from 1, and freeze those whose epochs are over."""
-    for name, num_epochs in getattr(network, "bias_epochs", {}).items():
+    for name, num_epochs in bias_epochs_of(network).items():
         # What `network.freeze` froze stays so.
         if not is_frozen(network.get_submodule(name.rpartition(".")[0])):
             network.get_parameter(name).requires_grad_(epoch <= num_epochs)

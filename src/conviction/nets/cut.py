@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from conviction.core.errors import ConfigError
+from conviction.nets.block import bias_epochs_of
 from conviction.nets.dispatch import compiler_left_out
 from conviction.nets.freezing import is_frozen
 from conviction.nets.graph import Shapes, in_a_row
@@ -72,6 +73,9 @@ def cut_behind_frozen(network: nn.Module, input_shape: tuple[int, int, int]) -> 
         finally:
             for module, training in was_training:
                 module.training = training
+    # The layers keep their names, and what the network says of them is said of the rest.
+    own = dict(rest.named_parameters())
+    vars(rest)["bias_epochs"] = {name: count for name, count in bias_epochs_of(network).items() if name in own}
     return Cut(frozen, rest, shapes.of[nodes[place].name][1:])
 
 

@@ -25,7 +25,7 @@ class BitDropout(nn.Dropout):
 
     def forward(self, input: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
         """The input, each number dropped with probability `p` in training and scaled up otherwise."""
-        if not self.training or input.device.type != "cpu" or not 0 < self.p < 1 or not _is_dense(input):
+        if not self.training or input.device.type != "cpu" or not 0 < self.p < 1 or not is_dense(input):
             return super().forward(input)
         return dropped_by_bits(input, self.p, input.shape[0], slice(None))
 
@@ -55,7 +55,7 @@ def _random_bits(num_draws: int) -> Int64[Tensor, " D"]:
     return torch.empty(num_draws, dtype=torch.int64).random_(lowest, None)
 
 
-def _is_dense(values: Tensor) -> bool:
+def is_dense(values: Tensor) -> bool:
     """Whether the numbers lie side by side, image after image."""
     # In plain numbers, which torch.compile can follow.
     strides = sorted(

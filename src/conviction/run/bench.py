@@ -79,7 +79,7 @@ def bench_machine(
         loop_s = (1 - _CEILING_SHARE - _COPYING_SHARE - _STEP_SHARE) * seconds
         num_steps = _num_loop_steps(resolved, shape, median(step_s), loop_s)
         prepared = with_random_pictures(resolved, shape, classes, machine, num_steps)
-        loops = _run_loops(build_trainer(prepared))
+        loops = _run_loops(build_trainer(prepared, on_device=True))
     training = _describe(trainer, prepared, ceilings, step_s, loops)
     about = (machine.threads, machine.device.type, machine.precision, machine.memory_format)
     environment = describe_environment(*about, compile=machine.compile)
@@ -106,7 +106,17 @@ def _resolved(
                 "--input 3x64x64."
             )
         shape, classes = input_shape or known_shape, num_classes or known_classes or _USUAL_NUM_CLASSES  # type: ignore[assignment]
-    return load_recipe(resolved, {"optimizer.learning_rate": _LEARNING_RATE}), shape, classes
+    return load_recipe(resolved, _steady(resolved)), shape, classes
+
+
+def _steady(recipe: Recipe) -> dict[str, Any]:
+    """What lets all epochs be alike, on whole pictures, however few the recipe has."""
+    rates = [key for key in type(recipe.optimizer).model_fields if key in ("learning_rate", "rest_learning_rate")]
+    return {
+        **{f"optimizer.{key}": _LEARNING_RATE for key in rates},
+        "fit.epochs": max(recipe.fit.epochs, _NUM_LOOPS),
+        "fit.progressive_sizes": [],
+    }
 
 
 def _loaded(recipe: str | Path | Mapping[str, Any] | Recipe, overrides: Mapping[str, Any]) -> Recipe:

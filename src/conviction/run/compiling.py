@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import shutil
 import signal
@@ -25,6 +26,7 @@ from conviction.data.source.locate import cache_folder
 from conviction.fit.compiled import MOST_VARIANTS, compiler_command
 from conviction.fit.loop import Trainer
 from conviction.fit.progressive import size_in_epoch
+from conviction.nets.block import bias_epochs_of
 from conviction.run.prepared import Prepared
 from conviction.run.recipe import Recipe, load_recipe
 
@@ -136,7 +138,7 @@ def choose(tried: Sequence[Tried], num_steps: int, count_variants: Callable[[], 
 
 def num_variants(trainer: Trainer, num_epochs: int) -> int:
     """How many times the step is compiled in a training: for each size of pictures and each choice of what trains."""
-    ends = set(getattr(trainer.network, "bias_epochs", {}).values())
+    ends = set(bias_epochs_of(trainer.network).values())
     epochs = range(1, num_epochs + 1)
     return len({(size_in_epoch(trainer.progressive_sizes, e), tuple(e <= end for end in ends)) for e in epochs})
 
@@ -220,6 +222,8 @@ def _remembered(path: Path, modes: Sequence[CompileMode], given_s: float) -> lis
         found = read_json(path)
         tried = [from_json(Tried, one) for one in found["tried"]]
         if [one.mode for one in tried] != list(modes):
+            return None
+        if not all(map(math.isfinite, (one.compile_s + one.step_s + one.usual_step_s for one in tried))):
             return None
         was_too_short = any(one.fault for one in tried) and 2 * float(found["given_s"]) <= given_s
     except (ConvictionError, KeyError, TypeError, ValueError):

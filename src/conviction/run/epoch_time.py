@@ -14,6 +14,7 @@ from conviction.fit.loop import Trainer
 from conviction.fit.watcher import Watcher
 from conviction.predict import predict_batches
 from conviction.run.cached_frozen import sampled_rest, will_cache, with_cached_frozen
+from conviction.run.ceiling import waiting
 from conviction.run.fastest import settle
 from conviction.run.faults import training_faults
 from conviction.run.prepared import Machine, Prepared, prepare
@@ -65,7 +66,9 @@ def estimate_epoch(recipe: Recipe, check: bool = False) -> EpochTime:
         # Which activations are kept already depends on the weights.
         network = network_to_begin_with(prepared, Watcher()) if will_cache(prepared) else None
         num_sampled = prepared.stream(prepared.splits.train).batch_size
-        trainer, frozen_s = sampled_rest(build_trainer(prepared, network), prepared, num_sampled)
+        built = build_trainer(prepared, network, on_device=not will_cache(prepared))
+        trainer, frozen_s = sampled_rest(built, prepared, num_sampled)
+        wait = waiting(machine.device)
         num_steps, num_batches = trainer.train.num_batches, trainer.validation.num_batches
         steps: list[float] = []
         with rng.torch_default(recipe.seed, "time"):
@@ -73,6 +76,7 @@ def estimate_epoch(recipe: Recipe, check: bool = False) -> EpochTime:
             began = last = time.perf_counter()
             for number, batch in enumerate(batches):
                 trainer.take_step(batch)
+                wait()
                 now = time.perf_counter()
                 # The first steps find memory and kernels.
                 if number >= _WARMUP_STEPS:
@@ -85,6 +89,7 @@ def estimate_epoch(recipe: Recipe, check: bool = False) -> EpochTime:
         validated: list[float] = []
         last = time.perf_counter()
         for _ in islice(predict_batches(trainer.network, trainer.validation, machine.precision), _LEAST_STEPS):
+            wait()
             now = time.perf_counter()
             validated.append(now - last)
             last = now

@@ -134,7 +134,8 @@ def _remembered(path: Path, about: dict[str, Any], every_way: list[Machine]) -> 
             return None
         wanted = (found["precision"], found["memory_format"])
         machine = next(way for way in every_way if (way.precision, way.memory_format) == wanted)
-        return Way(machine, float(found["step_s"]))
+        step_s = float(found["step_s"])
+        return Way(machine, step_s) if 0 < step_s < math.inf else None
     except (ConvictionError, KeyError, TypeError, ValueError, StopIteration):
         return None
 

@@ -59,14 +59,26 @@ class Machine:
     @classmethod
     def recorded(cls, folder: RunFolder, recipe: Recipe, num_processes: int = 1) -> Machine:
         """What the run began with, so that it computes the same bits. Raises: RunError, ConfigError."""
-        machine = cls.for_recipe(load_recipe(recipe, _recorded(folder, "device", "precision", "threads", "compile")))
-        return replace(machine, num_processes=num_processes)
+        recorded = _recorded(folder, "device", "precision", "threads", "compile")
+        if recorded["fit.device"] == "cuda" and not torch.cuda.is_available():
+            raise RunError(
+                f"{folder.id} began on a GPU and goes on only there, and torch finds no CUDA device here. What it has "
+                "reached can be evaluated on this machine."
+            )
+        return replace(cls._as_recorded(folder, recipe, recorded), num_processes=num_processes)
 
     @classmethod
     def for_evaluation(cls, folder: RunFolder, recipe: Recipe) -> Machine:
         """The run's precision, on whatever device there is. Raises: RunError."""
         here = {"fit.device": "auto", "fit.compile": "none"}
-        return cls.for_recipe(load_recipe(recipe, {**here, **_recorded(folder, "precision")}))
+        return cls._as_recorded(folder, recipe, {**here, **_recorded(folder, "precision")})
+
+    @classmethod
+    def _as_recorded(cls, folder: RunFolder, recipe: Recipe, settings: dict[str, Any]) -> Machine:
+        try:
+            return cls.for_recipe(load_recipe(recipe, settings))
+        except ConfigError as error:
+            raise RunError(f"{folder.environment} is damaged: {error}") from error
 
     @classmethod
     def for_recipe(cls, recipe: Recipe) -> Machine:
@@ -163,6 +175,8 @@ class Prepared:
         device = self.machine.device
         if device.type != "cuda":
             return stream
+        # What networks that are gone have left behind is free too.
+        torch.cuda.empty_cache()
         free_bytes, _ = torch.cuda.mem_get_info(device)
         return replace(stream, on_device=on_device(stream.images, stream.rows, device, free_bytes))
 

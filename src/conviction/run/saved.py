@@ -106,9 +106,9 @@ class Run:
         name = _split_named(split)
         summary = self.summary
         model = self.model(weights)
-        prepared = prepare(
-            self.recipe, Machine.for_evaluation(self.folder, self.recipe), standardization=model.standardization
-        )
+        machine = Machine.for_evaluation(self.folder, self.recipe)
+        machine.engage()
+        prepared = prepare(self.recipe, machine, standardization=model.standardization)
         if change := describe_change(summary.data, prepared.data_record()):
             raise RunError(
                 f"{change} since {self.id} was trained: its splits would mix training with test pictures. Bring the "

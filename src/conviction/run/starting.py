@@ -87,25 +87,28 @@ def build_trainer(
     network: nn.Module | None = None,
     share: Share | None = None,
     note: Callable[[str], None] = lambda text: None,
+    on_device: bool = False,
 ) -> Trainer:
     """The network, by default as the seed draws it, with the recipe's optimiser, schedule and pictures.
 
-    With a share, for one of several processes. `note` hears where what was to be compiled is not.
+    With a share, for one of several processes. `note` hears where what was to be compiled is not. `on_device` copies
+    the pictures to a GPU that has room for them, once and for all steps.
     """
     recipe, machine = prepared.recipe, prepared.machine
     network = network or _placed(_drawn(prepared), prepared)
     check_sizes(network, prepared.input_shape, recipe.fit.progressive_sizes)
     training_stream = replace(prepared.training_stream(), share=share)
+    validation_stream = prepared.stream(prepared.splits.validation)
     span = Span(recipe.fit.epochs, training_stream.num_batches)
     lookahead = recipe.optimizer.lookahead
     kind = SharedTrainer if share else Trainer
     return kind(
         network=network,
-        optimizer=build_optimizer(recipe.optimizer, network),
+        optimizer=build_optimizer(recipe.optimizer, network, machine.precision),
         schedule=build_schedule(recipe.schedule, span),
         loss=build_loss(recipe.loss),
-        train=prepared.on_device(training_stream),
-        validation=prepared.on_device(prepared.stream(prepared.splits.validation)),
+        train=prepared.on_device(training_stream) if on_device else training_stream,
+        validation=prepared.on_device(validation_stream) if on_device else validation_stream,
         seed=recipe.seed,
         precision=machine.precision,
         gradient_clip_norm=recipe.fit.gradient_clip_norm,

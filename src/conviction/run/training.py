@@ -21,9 +21,10 @@ from conviction.core.run_folder import RunFolder, create_run_folder, runs_home
 from conviction.fit.checkpoint import (
     save_tensors,
 )
+from conviction.fit.loop import Trainer
 from conviction.fit.watcher import Watcher
 from conviction.nets.block import first_layer_filters, num_parameters
-from conviction.run.cached_frozen import with_cached_frozen
+from conviction.run.cached_frozen import will_cache, with_cached_frozen
 from conviction.run.compiling import with_compiled_step
 from conviction.run.fastest import settle
 from conviction.run.faults import training_faults
@@ -73,7 +74,7 @@ def train(
         prepared = settle(prepared, build_trainer, watcher.note)
         network = network_to_begin_with(prepared, watcher)
         check_processes(prepared, network)
-        trainer = with_cached_frozen(build_trainer(prepared, network, note=watcher.note), prepared, watcher)
+        trainer = with_cached_frozen(_built(prepared, network, watcher), prepared, watcher)
         trainer, prepared = with_compiled_step(trainer, prepared)
         folder = create_run_folder(home, resolved.name)
         with folder.held():
@@ -128,12 +129,18 @@ def resume(
         if chosen != summary.num_processes:
             watcher.note(describe_another_number(summary.num_processes, chosen))
             summary = dataclasses.replace(summary, num_processes=chosen)
-        trainer = with_cached_frozen(build_trainer(prepared, network, note=watcher.note), prepared, watcher)
+        trainer = with_cached_frozen(_built(prepared, network, watcher), prepared, watcher)
         ledger = Ledger.beside(folder.path.resolve().parent, ledger_url)
         training = Training(folder, prepared, (network, trainer), ledger, watcher, summary)
         training.restore()
         training.run_as_asked(ledger_url)
     return Run(folder, ledger_url)
+
+
+def _built(prepared: Prepared, network: nn.Module, watcher: Watcher) -> Trainer:
+    """Its pictures on a GPU where this process is the one that computes, and computes on pictures."""
+    on_device = prepared.machine.num_processes == 1 and not will_cache(prepared)
+    return build_trainer(prepared, network, note=watcher.note, on_device=on_device)
 
 
 def _with_whole_path(recipe: Recipe) -> Recipe:

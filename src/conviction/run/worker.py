@@ -72,7 +72,7 @@ def train_share(folder: RunFolder, job: Job, rank: int, watcher: Watcher) -> Non
         with process_group(machine.device) as share:
             # What is to be said of it, the process above has said.
             network = network_to_go_on_with(folder, prepared, Watcher())
-            trainer = build_trainer(prepared, network, share)
+            trainer = build_trainer(prepared, network, share, on_device=True)
             ledger = Ledger.beside(folder.path.parent, job.ledger_url)
             kind = _Leader if rank == 0 else _Follower
             training = kind(folder, prepared, (network, trainer), ledger, watcher, summary)

@@ -13,7 +13,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import nn
+from torch import Tensor, nn
 from torchvision.ops import StochasticDepth
 
 import share_driver
@@ -131,6 +131,18 @@ def test_dropout_draws_what_one_process_draws_for_the_whole_batch(
         torch.manual_seed(0)
         assert torch.equal(SharedDropout(kind(0.4), place)(values[share.of(7)]), expected[share.of(7)])
         assert torch.equal(torch.rand(1), following)
+
+
+@pytest.mark.parametrize("kind", [nn.Dropout, BitDropout])
+@pytest.mark.parametrize("values", [torch.rand(8, 5, 16)[:, 0], torch.rand(8, 16, 6, 6)[:, :, 1:5, 1:5]])
+def test_dropout_of_values_that_lie_apart_draws_what_one_process_draws(values: Tensor, kind: type[nn.Dropout]) -> None:
+    torch.manual_seed(0)
+    expected = kind(0.4)(values)
+    for share in (Share(rank, 5) for rank in range(5)):
+        place = CurrentPlace()
+        place.now = Place(share.of(8), 8)
+        torch.manual_seed(0)
+        assert torch.equal(SharedDropout(kind(0.4), place)(values[share.of(8)]), expected[share.of(8)])
 
 
 @pytest.mark.parametrize("kind", [nn.Dropout, BitDropout])

@@ -10,6 +10,7 @@ import torch
 import conviction.run.bench as module
 from conviction import ConvictionError
 from conviction.core.bench_record import Ceiling, Rate, TrainingSpeed
+from conviction.data.stream import Batch
 from conviction.fit.loop import Trainer
 from conviction.run.bench import bench_machine
 
@@ -42,6 +43,21 @@ def test_a_perceptron_counts_as_by_hand() -> None:
     assert found.step_flop == 32 * 2 * (2 * 784 * 300 + 3 * 300 * 10)
     assert (found.num_parameters, found.input, found.batch_size) == (785 * 300 + 301 * 10, (1, 28, 28), 32)
     assert found.recipe == "perceptron"
+
+
+def test_epochs_are_alike_and_on_whole_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[tuple[object, ...]] = []
+    take_step = Trainer.take_step
+
+    def watched(self: Trainer, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+        rates = [group["lr"] for group in self.optimizer.param_groups]
+        seen.append((tuple(batch.images.shape[2:]), all(0 <= rate < 1e-3 for rate in rates)))
+        return take_step(self, batch)
+
+    monkeypatch.setattr(Trainer, "take_step", watched)
+    bench_machine("speed-cifar10-quick", {"fit.batch_size": 8}, seconds=SECONDS)
+    # One for each size of pictures, and whether no rate is negative or large enough to spoil a weight.
+    assert set(seen) == {((32, 32), True)}
 
 
 def test_the_ceiling_is_the_fastest_operation_in_the_precision() -> None:

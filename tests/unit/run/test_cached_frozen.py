@@ -95,6 +95,18 @@ def test_the_same_history_and_weights_as_without_the_cache(freeze: int | str, tm
     assert found.loss == pytest.approx(right.validation.loss, rel=1e-5)
 
 
+def test_biases_stop_training_when_they_do_without_the_cache() -> None:
+    blocks = [{"filters": 8, "pooling": {}}, {"filters": 8, "bias_epochs": 1}]
+    settings = {"network": {"blocks": blocks, "freeze": 1}, "fit.epochs": 3}
+    kept, _ = trained(settings)
+    plain, _ = trained({**settings, "fit.cache_frozen": False})
+    name = "blocks.block2.convolution.bias"
+    once, _ = trained({**settings, "fit.epochs": 1, "schedule": {"name": "constant"}})
+    assert torch.equal(weights(kept)[name], weights(once)[name])
+    torch.testing.assert_close(weights(kept)[name], weights(plain)[name], rtol=1e-4, atol=1e-6)
+    assert losses(kept) == pytest.approx(losses(plain), rel=1e-5)
+
+
 def test_frozen_weights_and_statistics_are_the_same_bits_after_training(tmp_path: Path) -> None:
     start = tmp_path / "start.pth"
     first, _ = trained({"network.freeze": None, "fit.epochs": 1})

@@ -132,6 +132,7 @@ def test_other_weights_are_measured_no_more(long_training: Prepared, monkeypatch
         '{"precision": "float32"}',
         '{"precision": "float32", "memory_format": 5, "step_s": 1}',
         '{"precision": "float32", "memory_format": "contiguous", "step_s": "fast"}',
+        "not a number",
     ],
 )
 def test_what_is_damaged_is_measured_anew(
@@ -141,7 +142,8 @@ def test_what_is_damaged_is_measured_anew(
     settle(long_training, build_trainer, lambda note: None)
     (kept,) = (tmp_path / "cache" / "fastest").iterdir()
     assert json.loads(kept.read_text())["memory_format"] == "contiguous"
-    kept.write_text(damage)
+    whole = json.dumps({**json.loads(kept.read_text()), "step_s": float("nan")})
+    kept.write_text(whole if damage == "not a number" else damage)
     assert settle(long_training, build_trainer, lambda note: None).machine.memory_format == "contiguous"
     assert len(measured) == 4
 
