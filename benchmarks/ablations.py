@@ -41,6 +41,10 @@ def _no_whitening(settings: Settings) -> None:
     settings["network"]["blocks"][0].update(initialization="default", frozen=False, bias_epochs=None)
 
 
+def _whitening_without_bias(settings: Settings) -> None:
+    settings["network"]["blocks"][0].update(bias=False, bias_epochs=None)
+
+
 def _usual_order(settings: Settings) -> None:
     for block in _blocks(settings):
         block.pop("order")
@@ -88,12 +92,14 @@ def _no_shifts(settings: Settings) -> None:
 ABLATIONS: dict[str, Callable[[Settings], None]] = {
     BASE: lambda settings: None,
     "no whitening: a first layer that is drawn and trained": _no_whitening,
+    "whitening without a bias": _whitening_without_bias,
     "no Dirac initialisation": _in_blocks(initialization="default"),
     "biases of normalisations at the rate of others": _in("optimizer", norm_bias_rate=1),
     "all biases at the rate of others": _in("optimizer", norm_bias_rate=1, bias_rate=1),
     "SGD with Lookahead instead of Muon": _sgd(lookahead=True),
     "SGD without Lookahead instead of Muon": _sgd(lookahead=False),
     "Muon without normalised kernels": _in("optimizer", normalize_weights=False),
+    "Muon without Nesterov's momentum": _in("optimizer", nesterov=False),
     "flip by chance instead of alternately": _flip_by_chance,
     "no shifts": _no_shifts,
     "no label smoothing": _in("loss", label_smoothing=0.0),

@@ -22,7 +22,7 @@ from typing import Any
 
 from record import show, write_section
 
-NUM_EPOCHS, BATCH_SIZE, NUM_PAIRS, NUM_WORKERS, MEASURED_EPOCHS = 20, 32, 3, 2, 2
+NUM_EPOCHS, BATCH_SIZE, NUM_PAIRS, NUM_WORKERS, MEASURED_EPOCHS = 20, 32, 5, 2, 2
 LEARNING_RATE, MOMENTUM = 0.001, 0.9
 MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 WEIGHTS = "weights/squeezenet1_1_imagenet.pth"
