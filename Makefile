@@ -48,6 +48,7 @@ bench: setup ## Measure speed and memory on this machine
 	@$(BIN)/python benchmarks/large_pictures.py
 	@$(BIN)/python benchmarks/frozen_head.py
 	@$(BIN)/python benchmarks/share_of_ceiling.py
+	@$(BIN)/python benchmarks/step_profile.py
 	@$(MAKE) --no-print-directory bench-peers
 	@$(MAKE) --no-print-directory bench-recipes
 

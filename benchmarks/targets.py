@@ -147,6 +147,10 @@ def page(sections: dict[str, Any], environment: dict[str, Any]) -> str:
     ]
     if "bfloat16" not in environment["precision"]:
         lines += ["", "The targets are for processors with bfloat16 instructions, which this one lacks."]
+    if profile := sections.get("step_profile"):
+        from step_profile import markdown as of_profile
+
+        lines += ["", *of_profile(profile)]
     if recipes := sections.get("speed_recipes"):
         from recipe_summary import markdown as of_recipes
 
