@@ -30,7 +30,14 @@ SETTINGS: dict[str, Any] = {
     "augment": [{"name": "random_crop", "padding_px": 1}],
     # Without dropout, which a GPU draws otherwise.
     "network": {"blocks": [{"filters": 16, "pooling": {}}, {"filters": 32, "pooling": {}}], "dense": [{"units": 64}]},
-    "fit": {"epochs": 3, "precision": "float32", "device": GPU, "compile": "none", "memory_format": "channels_last"},
+    "fit": {
+        "epochs": 3,
+        "batch_size": 32,
+        "precision": "float32",
+        "device": GPU,
+        "compile": "none",
+        "memory_format": "channels_last",
+    },
 }
 
 
