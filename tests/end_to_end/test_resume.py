@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import signal
 import subprocess
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from command import conviction, start
-from conviction import Run, train
+from conviction import ConvictionError, Run, resume, train
 from conviction.core.ledger import Ledger
 from conviction.core.run_folder import RunFolder, list_run_folders
 
@@ -149,3 +150,23 @@ def _wait_for_epoch(home: Path, epoch: int) -> RunFolder:
                 return folder
         time.sleep(0.02)
     raise AssertionError("the training did not get that far")
+
+
+@pytest.mark.parametrize(
+    ("device", "says"),
+    [
+        ("cuda", "began on a GPU and goes on only there, and torch finds no CUDA device here"),
+        ("abacus", r"environment\.json is damaged: .*fit\.device"),
+    ],
+)
+def test_a_run_of_another_device_is_not_resumed(device: str, says: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    run = train("digits", {"fit.epochs": 1})
+    for file, change in (
+        (run.path / "run.json", {"status": "interrupted"}),
+        (run.folder.environment, {"device": device}),
+    ):
+        file.write_text(json.dumps({**json.loads(file.read_text()), **change}))
+    with pytest.raises(ConvictionError, match=f"(?s){says}") as caught:
+        resume(run)
+    assert caught.value.kind == "run"
