@@ -93,21 +93,20 @@ def test_a_killed_benchmark_goes_on(monkeypatch: pytest.MonkeyPatch, tmp_path: A
     monkeypatch.setattr(ablations, "write_page", lambda environment: None)
     arguments = ["ablations.py", "--seeds", "2", "--only", "no shifts", "--continue"]
     monkeypatch.setattr("sys.argv", arguments)
-    with pytest.raises(KeyboardInterrupt):
+
+    def killed_and_continued() -> None:
+        trained.clear()
+        with pytest.raises(KeyboardInterrupt):
+            ablations.main()
+        assert trained == [(BASE, 0), ("no shifts", 0), (BASE, 1)]
+        trained.clear()
         ablations.main()
-    assert trained == [(BASE, 0), ("no shifts", 0), (BASE, 1)]
-    trained.clear()
-    ablations.main()
-    assert trained == [("no shifts", 1)]
+        assert trained == [("no shifts", 1)]
+
+    killed_and_continued()
     # Nothing of another machine's is kept.
-    trained.clear()
     environment["precision"] = "float32"
-    with pytest.raises(KeyboardInterrupt):
-        ablations.main()
-    assert trained == [(BASE, 0), ("no shifts", 0), (BASE, 1)]
-    trained.clear()
-    ablations.main()
-    assert trained == [("no shifts", 1)]
+    killed_and_continued()
     found = record.read_sections(environment)["ablations"]["trainings"]
     assert {name: [one["seed"] for one in seeds] for name, seeds in found.items()} == {
         BASE: [0, 1],

@@ -23,7 +23,7 @@ from conviction.fit.plain_optimizer import step
 from conviction.fit.progressive import SizeStep, shrunk, size_in_epoch
 from conviction.fit.schedule import Schedule
 from conviction.metrics.accuracy import score
-from conviction.nets.block import set_trained
+from conviction.nets.bias_epochs import set_trained
 from conviction.predict import autocast, predict
 
 # How many steps may pass before the losses are looked at: reading each one would stop a GPU.

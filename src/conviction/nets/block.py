@@ -14,7 +14,7 @@ from conviction.core.config import Config
 from conviction.core.errors import ConfigError
 from conviction.core.registry import Registry
 from conviction.nets.algebra import conv_output, pool_output
-from conviction.nets.freezing import freeze, is_frozen
+from conviction.nets.freezing import freeze
 from conviction.nets.initialization import make_dirac, refuse_whitening
 from conviction.nets.layer import (
     ACTIVATIONS,
@@ -367,20 +367,6 @@ def _build_dense(config: DenseConfig, num_features: int) -> nn.Sequential:
     if config.dropout:
         stages["dropout"] = nn.Dropout(config.dropout)
     return nn.Sequential(stages)
-
-
-def bias_epochs_of(network: nn.Module) -> dict[str, int]:
-    """The biases that train in the first epochs alone, by their names, and how many epochs these are."""
-    found: dict[str, int] = getattr(network, "bias_epochs", {})
-    return found
-
-
-def set_trained(network: nn.Module, epoch: int) -> None:
-    """Let those biases train that train in this epoch, counted from 1, and freeze those whose epochs are over."""
-    for name, num_epochs in bias_epochs_of(network).items():
-        # What `network.freeze` froze stays so.
-        if not is_frozen(network.get_submodule(name.rpartition(".")[0])):
-            network.get_parameter(name).requires_grad_(epoch <= num_epochs)
 
 
 def num_parameters(network: nn.Module) -> int:

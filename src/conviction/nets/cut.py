@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from conviction.core.errors import ConfigError
-from conviction.nets.block import bias_epochs_of
+from conviction.nets.bias_epochs import bias_epochs_of
 from conviction.nets.dispatch import compiler_left_out
 from conviction.nets.freezing import is_frozen
 from conviction.nets.graph import Shapes, in_a_row

@@ -26,7 +26,7 @@ from conviction.data.source.locate import cache_folder
 from conviction.fit.compiled import MOST_VARIANTS, compiler_command
 from conviction.fit.loop import Trainer
 from conviction.fit.progressive import size_in_epoch
-from conviction.nets.block import bias_epochs_of
+from conviction.nets.bias_epochs import bias_epochs_of
 from conviction.run.prepared import Prepared
 from conviction.run.recipe import Recipe, load_recipe
 

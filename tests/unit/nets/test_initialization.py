@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from conviction.core import rng
 from conviction.core.errors import ConfigError
-from conviction.nets.block import BlockConfig, BlocksConfig, build_network, set_trained
+from conviction.nets.bias_epochs import set_trained
+from conviction.nets.block import BlockConfig, BlocksConfig, build_network
 from conviction.nets.initialization import initialize_from_images, needs_images, patch_covariance, whitening_kernels
 
 WHITENING: dict[str, Any] = {"filters": 24, "kernel_px": 2, "padding_px": 0, "initialization": "whitening"}
