@@ -14,8 +14,10 @@ from bad_input.machine_faults import mount
 
 from command import conviction, start
 from conviction import Run, resume, train
+from conviction.core.errors import ConfigError
 from conviction.core.run_folder import RunFolder, list_run_folders
 from conviction.fit.checkpoint import load_tensors
+from conviction.run import training
 
 SAME_BYTES = ("history.jsonl", "best.safetensors", "last.safetensors", "filters.safetensors")
 # Batches of 100: the last has 79 images, which 2 processes divide unevenly.
@@ -42,6 +44,17 @@ def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def whole(recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
     """A run on two processes that nothing interrupted."""
     return train(recipe, processes=2, home=tmp_path_factory.mktemp("whole"))
+
+
+def test_what_processes_cannot_share_is_refused_before_anything_is_measured(
+    recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measured = []
+    monkeypatch.setattr(training, "settle", lambda *of_a_training: measured.append(of_a_training))
+    with pytest.raises(ConfigError, match=r"processes=101, fit\.batch_size=100 and"):
+        train(recipe, processes=101, home=tmp_path)
+    assert not measured
+    assert not list_run_folders(tmp_path)
 
 
 def workers(launcher: int) -> dict[int, int]:

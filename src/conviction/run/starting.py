@@ -44,7 +44,7 @@ def network_to_begin_with(prepared: Prepared, watcher: Watcher) -> nn.Module:
 
     Raises: ConfigError where network and pictures do not fit; DataError where the weights do not.
     """
-    network = _drawn(prepared)
+    network = drawn_network(prepared)
     if needs_images(network):
         initialize_from_images(network, prepared.sample_of_training())
     for note in load_starting_weights(prepared.recipe.network, network):
@@ -57,7 +57,7 @@ def network_of_checkpoint(prepared: Prepared, checkpoint: Path, watcher: Watcher
 
     Raises: RunError where the checkpoint is damaged.
     """
-    network = _drawn(prepared)
+    network = drawn_network(prepared)
     load_checkpoint_weights(checkpoint, network)
     wanted = prepared.recipe.network
     if wanted.weights is not None and wanted.weights_sha256 is not None:
@@ -70,7 +70,8 @@ def network_of_checkpoint(prepared: Prepared, checkpoint: Path, watcher: Watcher
     return _placed(network, prepared)
 
 
-def _drawn(prepared: Prepared) -> nn.Module:
+def drawn_network(prepared: Prepared) -> nn.Module:
+    """The network as the seed draws it, before pictures or files say anything of its weights. Raises: ConfigError."""
     recipe = prepared.recipe
     with rng.torch_default(recipe.seed, "initialisation"):
         network = build_network(recipe.network, prepared.input_shape, len(prepared.pack.classes))
@@ -95,7 +96,7 @@ def build_trainer(
     the pictures to a GPU that has room for them, once and for all steps.
     """
     recipe, machine = prepared.recipe, prepared.machine
-    network = network or _placed(_drawn(prepared), prepared)
+    network = network or _placed(drawn_network(prepared), prepared)
     check_sizes(network, prepared.input_shape, recipe.fit.progressive_sizes)
     training_stream = replace(prepared.training_stream(), share=share)
     validation_stream = prepared.stream(prepared.splits.validation)

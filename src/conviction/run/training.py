@@ -39,7 +39,7 @@ from conviction.run.processes import (
 from conviction.run.recipe import Recipe, load_recipe
 from conviction.run.recorded_training import Training, network_to_go_on_with
 from conviction.run.saved import Run
-from conviction.run.starting import build_trainer, network_to_begin_with, with_weights_digest
+from conviction.run.starting import build_trainer, drawn_network, network_to_begin_with, with_weights_digest
 
 
 def train(
@@ -71,9 +71,11 @@ def train(
         prepared = prepare(resolved, machine, watcher.packing)
         data = prepared.data_record()
         _tell_of_data(data, watcher)
+        if machine.num_processes > 1:
+            # Before anything is measured for them.
+            check_processes(prepared, drawn_network(prepared))
         prepared = settle(prepared, build_trainer, watcher.note)
         network = network_to_begin_with(prepared, watcher)
-        check_processes(prepared, network)
         trainer = with_cached_frozen(_built(prepared, network, watcher), prepared, watcher)
         trainer, prepared = with_compiled_step(trainer, prepared)
         folder = create_run_folder(home, resolved.name)
