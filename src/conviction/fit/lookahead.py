@@ -24,10 +24,11 @@ class LookaheadConfig(Config):
 
 
 class Lookahead:
-    """The slow weights, and the running statistics that belong to them.
+    """The slow weights.
 
     Every epoch that it takes part in begins and ends with the slow weights in the network. So a checkpoint, which is
-    written between epochs, holds them already, and resuming needs nothing more.
+    written between epochs, holds them already, and resuming needs nothing more. Running statistics are left to the
+    batches: averaged like the weights, they would lag behind the weights by more than an epoch.
     """
 
     def __init__(self, config: LookaheadConfig, network: nn.Module, num_steps: int) -> None:
@@ -67,4 +68,4 @@ class Lookahead:
         self._is_ahead = False
 
     def _fast(self) -> list[Tensor]:
-        return [tensor for tensor in self._network.state_dict().values() if tensor.is_floating_point()]
+        return list(self._network.parameters())

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from conviction.fit.lookahead import Lookahead, LookaheadConfig
+from conviction.fit.optimizer import SgdConfig
 from small_training import PLAIN, RICH, equal, run, trainer, weights
 
 
@@ -111,16 +112,21 @@ class TestInTraining:
         for found, expected in zip(weights(slow.network), weights(plain.network), strict=True):
             torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
 
-    def test_running_statistics_are_slow_too(self) -> None:
-        found = trainer(RICH)
-        before = copy.deepcopy(found.network.state_dict())
-        found.lookahead = looking(found.network, decay=1 - 1e-9)
-        run(found, epochs=1)
-        after = found.network.state_dict()
-        assert int(after["blocks.block1.normalization.num_batches_tracked"]) == 7
-        for name, tensor in after.items():
-            if tensor.is_floating_point():
-                torch.testing.assert_close(tensor, before[name], rtol=1e-5, atol=1e-6)
+    def test_running_statistics_go_on_with_the_batches(self) -> None:
+        # The slow weights stay, and each step starts from them: every batch sees the weights of the beginning.
+        found, steady = trainer(RICH), trainer(RICH, optimizer=SgdConfig(learning_rate=1e-30))
+        before = copy.deepcopy(dict(found.network.named_parameters()))
+        found.lookahead = looking(found.network, every_steps=1, decay=1 - 1e-9)
+        for one in (found, steady):
+            run(one, epochs=1)
+        for name, weight in found.network.named_parameters():
+            torch.testing.assert_close(weight, before[name], rtol=1e-5, atol=1e-6)
+        statistics = dict(found.network.named_buffers())
+        assert any(name.endswith("running_var") for name in statistics)
+        for name, expected in steady.network.named_buffers():
+            torch.testing.assert_close(statistics[name], expected, rtol=1e-4, atol=1e-5)
+        first = next(tensor for name, tensor in statistics.items() if name.endswith("running_var"))
+        assert not torch.allclose(first, torch.ones_like(first))
 
     def test_it_steps_by_the_number_of_the_step_in_the_whole_training(self) -> None:
         found = trainer(PLAIN)
