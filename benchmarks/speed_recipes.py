@@ -173,7 +173,7 @@ def quick_overrides(folder: Path) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--recipe", nargs="+", choices=SPEED_RECIPES, default=SPEED_RECIPES, help="by default both")
+    parser.add_argument("--recipe", nargs="+", choices=SPEED_RECIPES, default=SPEED_RECIPES, help="by default all")
     parser.add_argument("--seeds", type=int, help=f"how many, from 0 on; {NUM_SEEDS} by default")
     parser.add_argument("--continue", action="store_true", dest="goes_on", help="keep the seeds that are measured")
     parser.add_argument("--quick", action="store_true", help="a few made-up pictures, to see that it works")

@@ -140,7 +140,8 @@ def test_a_killed_benchmark_keeps_its_seeds_and_goes_on(
     benchmark.environment["system"] = "Linux 2"
     benchmark.run("--seeds", "3", "--continue")
     assert "seeds 0, 1 are kept, measured at commit c0ffee" in capsys.readouterr().out
-    assert benchmark.trained[2:] == [("speed-cifar10", 2), *(("speed-cifar10-quick", seed) for seed in range(3))]
+    others = ("speed-cifar10-quick", "speed-cifar10-sgd")
+    assert benchmark.trained[2:] == [("speed-cifar10", 2), *((name, seed) for name in others for seed in range(3))]
     assert [one["seed"] for one in benchmark.written["speed-cifar10"]["seeds"]] == [0, 1, 2]
     assert benchmark.written["speed-cifar10-quick"]["num_seeds"] == 3
 
@@ -151,7 +152,7 @@ def test_figures_of_another_recipe_are_not_mixed_in(benchmark: Benchmark, monkey
     original = speed_recipes.resolved
     monkeypatch.setattr(speed_recipes, "resolved", lambda name, overrides: original(name, changed))
     benchmark.run("--recipe", "speed-cifar10", "--seeds", "1", "--continue")
-    assert benchmark.trained[4:] == [("speed-cifar10", 0)]
+    assert benchmark.trained[6:] == [("speed-cifar10", 0)]
     assert benchmark.written["speed-cifar10"]["num_seeds"] == 1
     assert benchmark.written["speed-cifar10-quick"]["num_seeds"] == 2
 
@@ -173,14 +174,16 @@ def test_without_being_told_to_go_on_all_seeds_are_measured(benchmark: Benchmark
 
 def test_made_up_pictures_write_nothing(benchmark: Benchmark) -> None:
     benchmark.run("--quick", "--seeds", "1")
-    assert len(benchmark.trained) == 2
+    assert len(benchmark.trained) == 3
     assert benchmark.written == {}
 
 
 def section(num_seeds: int, **more: Any) -> dict[str, Any]:
     seeds = [measured(seed, 0.90 + 0.01 * seed) for seed in range(num_seeds - 1)] + [measured(num_seeds, **more)]
     found = {"recipe_sha256": "0123456789abcdef", **summarise(seeds)}
-    return {"pictures": "some pictures", "recipes": {"speed-cifar10": found, "speed-cifar10-quick": found}}
+    slow = summarise([{**seed, "train_s": 2 * seed["train_s"]} for seed in seeds])
+    recipes = {"speed-cifar10": found, "speed-cifar10-quick": found, "speed-cifar10-sgd": {**found, **slow}}
+    return {"pictures": "some pictures", "recipes": recipes}
 
 
 def rows(num_seeds: int, **more: Any) -> list[tuple[str, ...]]:
@@ -196,6 +199,7 @@ def test_targets_want_five_seeds() -> None:
         ("≥ 91 %", "91.40 %", "met"),
         ("≥ 89.8 %", "90.40 %", "met"),
         ("≤ 300 s", "252.20 s", "met"),
+        ("≥ 1.99 ×", "2.00 ×", "met"),
         ("≤ 1.5 GB", "1.70 GB", "**missed**"),
         ("≤ 60 s", "50.00 s", "met"),
     ]

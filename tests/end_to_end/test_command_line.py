@@ -303,6 +303,7 @@ def test_recipes_are_listed_and_shown_whole() -> None:
         "simplecnn-artists",
         "speed-cifar10",
         "speed-cifar10-quick",
+        "speed-cifar10-sgd",
     ]
     shown = conviction("recipes", "show", "lenet5-mnist").out
     assert "filters: 16" in shown
