@@ -170,7 +170,7 @@ def test_the_recipes_hold_the_published_values_of_muon(name: str) -> None:
 def test_the_guide_shows_the_recipe_of_sgd_as_it_is() -> None:
     guide = (Path(__file__).parents[2] / "docs/guide/speed-recipes.md").read_text()
     (text,) = [block for block in re.findall(r"```yaml\n(.*?)```", guide, re.DOTALL) if "lookahead:" in block]
-    assert load_recipe("speed-cifar10-sgd", yaml.safe_load(text)) == load_recipe("speed-cifar10-sgd")
+    assert load_recipe(yaml.safe_load(text)) == load_recipe("speed-cifar10-sgd")
 
 
 def test_the_recipe_of_sgd_holds_the_published_values() -> None:
