@@ -74,6 +74,7 @@ def _over_seeds(recipe: str, figure: str, scale: float = 1.0) -> Callable[[dict[
 
 
 def _times_the_published(sections: dict[str, Any]) -> float:
+    """How many times as long the published recipe trains, by the means over the seeds."""
     published, ours = (_over_seeds(recipe, "train_s")(sections) for recipe in (PUBLISHED, "speed-cifar10"))
     return published / ours
 

@@ -12,7 +12,7 @@ from conviction.core.config import Config
 class LookaheadConfig(Config):
     """slow ← d·slow + (1 − d)·fast every so many steps, then fast ← slow; d = decay · (share of the steps done)^power.
 
-    The end of an epoch counts as such a step.
+    The end of an epoch counts as such a step. Running statistics stay those of the batches.
 
     Source: M. Zhang et al., Lookahead optimizer: k steps forward, 1 step back, 2019.
     """
