@@ -15,7 +15,7 @@ from record import show, this_environment, write_section
 
 RECIPES = ("alexnet-cifar10", "convnet-bn-cifar10", "speed-cifar10")
 SECTION = "step_profile"
-WARMUP_STEPS, MEASURED_STEPS = 2, 5
+WARMUP_STEPS, MEASURED_STEPS = 5, 5
 # By the names that torch gives them on a processor. What fills with zeros is what a pooling's gradient begins with.
 KINDS: Mapping[str, tuple[str, ...]] = {
     "convolutions": ("convolution", "conv2d"),
@@ -47,6 +47,11 @@ def speedup(shares: Mapping[str, float], of_products: float = 2.0) -> float:
     """How many times faster a step is whose products are so many times faster, and all else as it is."""
     products = sum(shares[kind] for kind in PRODUCTS)
     return 1 / (1 - products + products / of_products)
+
+
+def left_to_gain(shares: Mapping[str, float]) -> float:
+    """How many times faster a step would be that does nothing but its products."""
+    return 1 / sum(shares[kind] for kind in PRODUCTS)
 
 
 def measure(name: str) -> dict[str, Any]:
@@ -82,19 +87,25 @@ def measure(name: str) -> dict[str, Any]:
 def markdown(section: dict[str, Any]) -> list[str]:
     """The part of the machine's page."""
     found: dict[str, dict[str, Any]] = section["recipes"]
+    in_bfloat16 = any(about["precision"] == "bfloat16" for about in found.values())
+    told, column = (
+        ("would gain if all but convolutions and matrix products took no time.", "products alone")
+        if in_bfloat16
+        else ("would gain if convolutions and matrix products took half, as with bfloat16.", "products twice as fast")
+    )
     lines = [
         "## What a training step spends its time on",
         "",
-        "On one thread, of torch's operations in forward pass, backward pass and optimiser. Instructions for bfloat16",
-        "make convolutions and matrix products faster, up to twice; the last column says what a step would gain from",
-        "that.",
+        "On one thread, of torch's operations in forward pass, backward pass and optimiser. The last column says what",
+        f"a step {told}",
         "",
-        f"| recipe | {' | '.join((*KINDS, REST))} | products twice as fast |",
+        f"| recipe | {' | '.join((*KINDS, REST))} | {column} |",
         f"|---|{'---|' * (len(KINDS) + 2)}",
     ]
     for name, about in found.items():
         parts = " | ".join(f"{100 * about['shares'][kind]:.0f} %" for kind in (*KINDS, REST))
-        lines.append(f"| `{name}`, {about['precision']} | {parts} | {speedup(about['shares']):.2f} × |")
+        gain = (left_to_gain if in_bfloat16 else speedup)(about["shares"])
+        lines.append(f"| `{name}`, {about['precision']} | {parts} | {gain:.2f} × |")
     return lines
 
 

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import bounds
 from record import FOLDER, machine_path, read_sections, this_environment
 
 NAMES = {
@@ -23,6 +24,7 @@ PEER_TARGETS = {
     "lab-c": {"pytorch": 2.5, "lightning": 2.7, "fastai": 3.0, "keras-torch": 4.5, "keras-jax": 6.0},
     "lab-a-bn": {"pytorch": 2.2},
 }
+PEER_RECIPES = {"lab-c": "alexnet-cifar10", "lab-a-bn": "convnet-bn-cifar10"}
 WORK = {"lab-c": "lab C's network", "lab-a-bn": "lab A's ConvNet with batch normalisation"}
 PUBLISHED = "speed-cifar10-sgd"
 SPEED_RECIPES = ("speed-cifar10", "speed-cifar10-quick", PUBLISHED)
@@ -160,6 +162,8 @@ def page(sections: dict[str, Any], environment: dict[str, Any]) -> str:
     ]
     if "bfloat16" not in environment["precision"]:
         lines += ["", "The targets are for processors with bfloat16 instructions, which this one lacks."]
+    if allowed := bounds.markdown(sections, PEER_RECIPES, PEER_TARGETS, NAMES):
+        lines += ["", *allowed]
     if profile := sections.get("step_profile"):
         from step_profile import markdown as of_profile
 

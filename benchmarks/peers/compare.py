@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from record import child_environment, machine_path, this_environment, write_section
-from targets import NAMES, PEER_TARGETS, WORK, write_page
+from targets import NAMES, PEER_RECIPES, PEER_TARGETS, WORK, write_page
 
 from peers.pictures import PICTURES, take, unpack, write_start
 from peers.run_conviction import overrides
@@ -31,7 +31,6 @@ from peers.verdict import OURS, draw, markdown, spread_of, summarise
 
 BENCHMARKS = Path(__file__).parents[1]
 PEER_PYTHON = BENCHMARKS.parent / ".bench-venv" / "bin" / "python"
-RECIPES = {"lab-c": "alexnet-cifar10", "lab-a-bn": "convnet-bn-cifar10"}
 # Steps to warm up, and to measure: about ten seconds of the fastest program on two cores.
 STEPS, QUICK_STEPS = {"lab-c": (20, 100), "lab-a-bn": (4, 16)}, {"lab-c": (2, 4), "lab-a-bn": (1, 2)}
 NUM_ROUNDS, QUICK_ROUNDS = 5, 2
@@ -63,7 +62,7 @@ def run(program: str, task: Task, folder: Path) -> dict[str, Any]:
 
 def measure(network: str, peers: list[str], steps: tuple[int, int], num_rounds: int, folder: Path) -> dict[str, Any]:
     """All rounds of one network."""
-    task = Task(network, RECIPES[network], str(folder / network), str(folder / "start.npz"), 0, *steps, 0.0)
+    task = Task(network, PEER_RECIPES[network], str(folder / network), str(folder / "start.npz"), 0, *steps, 0.0)
     take(folder / PICTURES, folder / network, task.num_pictures)
     programs = [OURS, *peers]
     rounds: list[dict[str, dict[str, Any]]] = []
@@ -97,11 +96,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="a few steps of each, to see that it works")
     parser.add_argument("--rounds", type=int, help=f"how often each is measured; {NUM_ROUNDS} by default")
-    parser.add_argument("--networks", nargs="+", choices=list(RECIPES), default=list(RECIPES))
+    parser.add_argument("--networks", nargs="+", choices=list(PEER_RECIPES), default=list(PEER_RECIPES))
     parser.add_argument("--peers", nargs="+", choices=list(NAMES), help="by default all that compute on this device")
     asked = parser.parse_args()
     num_rounds = asked.rounds or (QUICK_ROUNDS if asked.quick else NUM_ROUNDS)
-    environment = this_environment(RECIPES["lab-c"])
+    environment = this_environment(PEER_RECIPES["lab-c"])
     # JAX is installed for processors alone: beside the others on a GPU its figure would mean nothing.
     possible = [peer for peer in NAMES if peer != "keras-jax" or environment["device"] == "cpu"]
     peers = asked.peers or possible
@@ -123,7 +122,7 @@ def main() -> None:
         }
     section = {"pictures": PICTURES, "batch_size": Task.batch_size, "load_average": load_average, "networks": networks}
     print("\n".join(markdown(section)))
-    is_whole = set(peers) >= set(possible) and set(asked.networks) == set(RECIPES) and num_rounds >= NUM_ROUNDS
+    is_whole = set(peers) >= set(possible) and set(asked.networks) == set(PEER_RECIPES) and num_rounds >= NUM_ROUNDS
     if asked.quick or not is_whole:
         print("\nNot written: this was not the whole benchmark.")
         return

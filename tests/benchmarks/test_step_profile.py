@@ -34,8 +34,13 @@ def test_shares_by_hand() -> None:
     # Of ten seconds, the six of products take three.
     assert speedup(shares(SECONDS)) == pytest.approx(10 / 7)
     about = {"batch_size": 8, "precision": "float32", "step_s": 10.0, "shares": shares(SECONDS)}
-    row = markdown({"recipes": {"mine": about}})[-1]
+    *_, head, _, row = markdown({"recipes": {"mine": about}})
+    assert head.endswith("| products twice as fast |")
     assert row == "| `mine`, float32 | 50 % | 10 % | 10 % | 10 % | 10 % | 10 % | 1.43 × |"
+    # With the instructions that make products faster, all that is left is what is no product.
+    *_, head, _, row = markdown({"recipes": {"mine": {**about, "precision": "bfloat16"}}})
+    assert head.endswith("| products alone |")
+    assert row == "| `mine`, bfloat16 | 50 % | 10 % | 10 % | 10 % | 10 % | 10 % | 1.67 × |"
 
 
 @pytest.mark.parametrize(

@@ -173,6 +173,19 @@ def keep_freed_memory() -> bool:
     return all(kept)
 
 
+def give_back_freed_memory() -> bool:
+    """Give the memory that `keep_freed_memory` kept back to the system, once; whether the C library can.
+
+    For what comes next needs pieces of other sizes, which do not fit where these were, and would lie beside them.
+    """
+    try:
+        malloc_trim = ctypes.CDLL(None).malloc_trim
+    except (AttributeError, OSError, TypeError):  # another C library
+        return False
+    malloc_trim(0)
+    return True
+
+
 def _cpuinfo() -> list[str]:
     path = Path("/proc/cpuinfo")
     return path.read_text().splitlines() if path.exists() else []

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from conviction.core import rng
-from conviction.core.device import device_name, has_bfloat16
+from conviction.core.device import device_name, give_back_freed_memory, has_bfloat16
 from conviction.core.errors import ConvictionError
 from conviction.core.files import make_folder, read_json, write_json
 from conviction.data.source.locate import cache_folder
@@ -73,7 +73,7 @@ def settle(
     chosen = _remembered(path, about, [usual, *others])
     if chosen is None:
         prepared.machine.engage()
-        measured = [Way(machine, _step_s(replace(prepared, machine=machine), build)) for machine in (usual, *others)]
+        measured = [_measured(prepared, machine, build) for machine in (usual, *others)]
         chosen = choose(measured)
         note(f"Measured once for this network on this machine, a step: {'; '.join(map(str, measured))}.")
         # Where it cannot be kept, the next start measures again.
@@ -138,6 +138,13 @@ def _remembered(path: Path, about: dict[str, Any], every_way: list[Machine]) -> 
         return Way(machine, step_s) if 0 < step_s < math.inf else None
     except (ConvictionError, KeyError, TypeError, ValueError, StopIteration):
         return None
+
+
+def _measured(prepared: Prepared, machine: Machine, build: Callable[[Prepared], Trainer]) -> Way:
+    way = Way(machine, _step_s(replace(prepared, machine=machine), build))
+    # In float32 it may have been twice of what the training will need.
+    give_back_freed_memory()
+    return way
 
 
 def _step_s(prepared: Prepared, build: Callable[[Prepared], Trainer]) -> float:

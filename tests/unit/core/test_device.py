@@ -120,9 +120,29 @@ def test_memory_that_a_step_frees_is_there_for_the_next() -> None:
     assert page_faults("keep") < 1000
 
 
+@pytest.mark.slow
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc's allocator is that of Linux")
+def test_kept_memory_is_given_back_when_told() -> None:
+    code = (
+        "import torch\n"
+        "from conviction.core.device import give_back_freed_memory, keep_freed_memory\n"
+        "def resident(): return int(open('/proc/self/statm').read().split()[1]) * 4096\n"
+        "assert keep_freed_memory()\n"
+        "pieces, behind = [torch.ones(2**20) for _ in range(64)], torch.ones(2**18)\n"
+        "del pieces\n"
+        "kept = resident()\n"
+        "assert give_back_freed_memory()\n"
+        "print(kept - resident())\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    # 64 pieces of 4 MiB, though one behind them is in use.
+    assert int(done.stdout) > 60 * 4 * 2**20
+
+
 def test_another_c_library_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(device.ctypes, "CDLL", lambda name: object())
     assert device.keep_freed_memory() is False
+    assert device.give_back_freed_memory() is False
 
 
 def test_the_peak_is_this_processs_own() -> None:
