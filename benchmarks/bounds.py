@@ -1,7 +1,8 @@
-"""What no program could pass on a machine: the products of a network at the rate of the machine's fastest product.
+"""How fast a machine could compute a network's products, one by one, at the rate of its fastest product.
 
-Part of the machine's page (targets.py). A target beyond such a bound is missed whatever the program does; how near the
-measured figure comes says what is left to gain. Poolings, normalisations and the optimiser count nothing.
+Part of the machine's page (targets.py). A target beyond such a bound is missed by whatever computes all these
+products; how near the measured figure comes says what is left to gain. Poolings, normalisations and the optimiser count
+nothing.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ def markdown(
         "## What this machine's ceiling allows",
         "",
         f"Its fastest product does {ceiling / 1e9:,.0f} GFLOP/s (`benchmarks/share_of_ceiling.py`). At that rate, with",
-        "all but the products of a network for nothing, no program would pass the third column.",
+        "all but the products of a network for nothing, what computes all of them cannot pass the third column.",
         "",
         "| work | products | at the ceiling | measured | share |",
         "|---|---|---|---|---|",

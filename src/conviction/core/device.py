@@ -8,6 +8,7 @@ import os
 import platform
 import resource
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -165,9 +166,7 @@ def keep_freed_memory() -> bool:
     glibc gives large pieces back to the system at once. The next step then asks for them again, and the system fills
     them with zeros page by page: a fifth of a step's time, measured on two cores.
     """
-    try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except (AttributeError, OSError, TypeError):  # another C library
+    if (mallopt := _of_c_library("mallopt")) is None:
         return False
     kept = [mallopt(option, _NEVER_BYTES) for option in (_M_MMAP_THRESHOLD, _M_TRIM_THRESHOLD)]
     return all(kept)
@@ -178,12 +177,19 @@ def give_back_freed_memory() -> bool:
 
     For what comes next needs pieces of other sizes, which do not fit where these were, and would lie beside them.
     """
-    try:
-        malloc_trim = ctypes.CDLL(None).malloc_trim
-    except (AttributeError, OSError, TypeError):  # another C library
+    if (malloc_trim := _of_c_library("malloc_trim")) is None:
         return False
     malloc_trim(0)
     return True
+
+
+def _of_c_library(name: str) -> Callable[..., int] | None:
+    """A function of glibc; None where the C library is another one."""
+    try:
+        function: Callable[..., int] = getattr(ctypes.CDLL(None), name)
+    except (AttributeError, OSError, TypeError):
+        return None
+    return function
 
 
 def _cpuinfo() -> list[str]:

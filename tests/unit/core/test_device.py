@@ -97,6 +97,12 @@ def test_the_peak_of_memory_is_in_bytes() -> None:
     assert peak_memory_bytes() == pytest.approx(int(found[1]) * 1024, rel=0.1)
 
 
+def number_from(code: str, *arguments: str) -> int:
+    """What the code prints in a process of its own."""
+    command = [sys.executable, "-c", code, *arguments]
+    return int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc's allocator is that of Linux")
 def test_memory_that_a_step_frees_is_there_for_the_next() -> None:
@@ -111,13 +117,9 @@ def test_memory_that_a_step_frees_is_there_for_the_next() -> None:
         "print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)\n"
     )
 
-    def page_faults(*arguments: str) -> int:
-        command = [sys.executable, "-c", code, *arguments]
-        return int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
-
     # 64 MiB in pages of 4 KiB, five times over, where they are given back.
-    assert page_faults() > 16384
-    assert page_faults("keep") < 1000
+    assert number_from(code) > 16384
+    assert number_from(code, "keep") < 1000
 
 
 @pytest.mark.slow
@@ -134,9 +136,8 @@ def test_kept_memory_is_given_back_when_told() -> None:
         "assert give_back_freed_memory()\n"
         "print(kept - resident())\n"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     # 64 pieces of 4 MiB, though one behind them is in use.
-    assert int(done.stdout) > 60 * 4 * 2**20
+    assert number_from(code) > 60 * 4 * 2**20
 
 
 def test_another_c_library_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -150,8 +151,7 @@ def test_the_peak_is_this_processs_own() -> None:
     code = "from conviction.core.device import peak_memory_bytes; print(peak_memory_bytes())"
     large = bytearray(500_000_000)
     large[::4096] = b"x" * len(large[::4096])
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert int(done.stdout) < 200_000_000
+    assert number_from(code) < 200_000_000
     assert peak_memory_bytes() > len(large)
 
 
