@@ -41,6 +41,10 @@ def _no_whitening(settings: Settings) -> None:
     settings["network"]["blocks"][0].update(initialization="default", frozen=False, bias_epochs=None)
 
 
+def _whitening_trained(settings: Settings) -> None:
+    settings["network"]["blocks"][0].update(frozen=False)
+
+
 def _whitening_without_bias(settings: Settings) -> None:
     settings["network"]["blocks"][0].update(bias=False, bias_epochs=None)
 
@@ -92,6 +96,7 @@ def _no_shifts(settings: Settings) -> None:
 ABLATIONS: dict[str, Callable[[Settings], None]] = {
     BASE: lambda settings: None,
     "no whitening: a first layer that is drawn and trained": _no_whitening,
+    "whitening that trains": _whitening_trained,
     "whitening without a bias": _whitening_without_bias,
     "no Dirac initialisation": _in_blocks(initialization="default"),
     "biases of normalisations at the rate of others": _in("optimizer", norm_bias_rate=1),
@@ -178,14 +183,13 @@ def _given(pairs: Sequence[float]) -> str:
     return f"{about['mean']:+.2f}" + (f" ({interval[0]:+.2f} … {interval[1]:+.2f})" if interval else "")
 
 
-def kept_trainings(digest: str, environment: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
-    """What an earlier benchmark measured of the same recipe in the same environment."""
+def kept_trainings(digest: str, environment: dict[str, Any]) -> dict[str, list[dict[str, Any]]] | None:
+    """What an earlier benchmark measured; None where it was of another recipe or in another environment."""
     former = read_sections(environment).get(SECTION)
     if former is None:
         return {}
     if former["recipe_sha256"] != digest or what_changed(former["environment"], environment):
-        print("The recipe or the environment is another one than before: everything is measured anew.")
-        return {}
+        return None
     return dict(former["trainings"])
 
 
@@ -197,10 +201,21 @@ def main() -> None:
     options = parser.parse_args()
     environment = this_environment(RECIPE)
     digest = digest_of(resolved(RECIPE, {"data.path": PICTURES}))
-    found = kept_trainings(digest, environment) if options.goes_on else {}
+    names = list(dict.fromkeys((BASE, *options.only)))
+    found = kept_trainings(digest, environment)
+    if found is None:
+        if set(options.only) != set(ABLATIONS):
+            parser.error(
+                "the figures that are there are of another recipe or environment. Measure all of them anew, without "
+                "--only."
+            )
+        print("The recipe or the environment is another one than before: everything is measured anew.")
+        found = {}
+    if not options.goes_on:
+        found = {name: seeds for name, seeds in found.items() if name not in names}
     with tempfile.TemporaryDirectory() as folder:
         for seed in range(options.seeds):
-            for name in dict.fromkeys((BASE, *options.only)):
+            for name in names:
                 if any(one["seed"] == seed for one in found.get(name, ())):
                     continue
                 one = measure(name, seed, Path(folder))

@@ -1,8 +1,8 @@
-"""How fast a machine could compute a network's products, one by one, at the rate of its fastest product.
+"""How fast a machine would compute a network's products, at the rate of its fastest one, and nothing else.
 
-Part of the machine's page (targets.py). A target beyond such a bound is missed by whatever computes all these
-products; how near the measured figure comes says what is left to gain. Poolings, normalisations and the optimiser count
-nothing.
+Part of the machine's page (targets.py). How near the measured figure comes says what is left to gain. The rate is that
+of one large convolution or matrix product; single ones of a network may be somewhat faster, most are slower. Poolings,
+normalisations and the optimiser count nothing.
 """
 
 from __future__ import annotations
@@ -36,44 +36,60 @@ def training_flop(recipe: str, num_pictures: int) -> float:
     return num_pictures * sum(each[size_px] for size_px in sizes)
 
 
-def markdown(
-    sections: dict[str, Any], recipes: dict[str, str], targets: dict[str, dict[str, float]], names: dict[str, str]
-) -> list[str]:
+def ceiling_flops(sections: dict[str, Any]) -> float | None:
+    """Floating-point operations a second of the machine's fastest product; None where that was not measured."""
+    measured = sections.get("share_of_ceiling", {}).get("ceiling_gflop_a_second")
+    return None if measured is None else 1e9 * median(measured)
+
+
+def loop_at_ceiling(sections: dict[str, Any], recipe: str) -> float | None:
+    """Images a second of a training loop."""
+    ceiling = ceiling_flops(sections)
+    return None if ceiling is None else ceiling / step_flop(recipe)
+
+
+def training_at_ceiling(sections: dict[str, Any], recipe: str) -> float | None:
+    """Seconds of a training that was measured."""
+    ceiling = ceiling_flops(sections)
+    return None if ceiling is None else training_flop(recipe, _num_train(sections, recipe)) / ceiling
+
+
+def training_tflop(sections: dict[str, Any], recipe: str) -> float:
+    """Its operations, in 10¹². Raises: KeyError where that training was not measured."""
+    return training_flop(recipe, _num_train(sections, recipe)) / 1e12
+
+
+def _num_train(sections: dict[str, Any], recipe: str) -> int:
+    return NUM_PICTURES - int(sections["speed_recipes"]["recipes"][recipe]["seeds"][0]["num_validation"])
+
+
+def markdown(sections: dict[str, Any], recipes: dict[str, str]) -> list[str]:
     """The part of the machine's page; nothing where the ceiling was not measured.
 
-    `recipes` says of each network of the peers' benchmark which recipe it is, `targets` its ratios to each peer, and
-    `names` what these are called.
+    `recipes` says of each network of the peers' benchmark which recipe it is.
     """
-    if (measured := sections.get("share_of_ceiling", {}).get("ceiling_gflop_a_second")) is None:
+    if (ceiling := ceiling_flops(sections)) is None:
         return []
-    ceiling = 1e9 * median(measured)
     lines = [
         "## What this machine's ceiling allows",
         "",
         f"Its fastest product does {ceiling / 1e9:,.0f} GFLOP/s (`benchmarks/share_of_ceiling.py`). At that rate, with",
-        "all but the products of a network for nothing, what computes all of them cannot pass the third column.",
+        "all but the products of a network for nothing, the third column would be reached.",
         "",
         "| work | products | at the ceiling | measured | share |",
         "|---|---|---|---|---|",
     ]
-    beyond: list[str] = []
     for network, about in sections.get("peers", {}).get("networks", {}).items():
-        name, flop = recipes[network], step_flop(recipes[network])
-        bound, ours = ceiling / flop, about["ours"]["images_per_s"]["median"]
+        name = recipes[network]
+        flop, bound = step_flop(name), loop_at_ceiling(sections, name)
+        ours = about["ours"]["images_per_s"]["median"]
         columns = (f"{flop / 1e6:,.0f} MFLOP an image", f"{bound:,.0f} images a second", f"{ours:,.0f}")
         lines.append(_row(f"`{name}`, whole loop", *columns, ours / bound))
-        for peer, ratio in targets[network].items():
-            if (theirs := about["peers"].get(peer)) and (wanted := ratio * theirs["images_per_s"]["median"]) > bound:
-                beyond.append(
-                    f"{ratio:g} × {names[peer]} would be {wanted:,.0f} images a second of `{name}`: beyond the ceiling."
-                )
     for name, about in sections.get("speed_recipes", {}).get("recipes", {}).items():
-        flop = training_flop(name, NUM_PICTURES - about["seeds"][0]["num_validation"])
-        bound, ours = flop / ceiling, about["figures"]["train_s"]["mean"]
-        lines.append(
-            _row(f"`{name}`, training", f"{flop / 1e12:,.0f} TFLOP", f"{bound:,.0f} s", f"{ours:,.0f} s", bound / ours)
-        )
-    return [*lines, *(["", *beyond] if beyond else [])]
+        bound, ours = training_at_ceiling(sections, name), about["figures"]["train_s"]["mean"]
+        columns = (f"{training_tflop(sections, name):,.0f} TFLOP", f"{bound:,.0f} s", f"{ours:,.0f} s")
+        lines.append(_row(f"`{name}`, training", *columns, bound / ours))
+    return lines
 
 
 def _row(work: str, products: str, bound: str, measured: str, share: float) -> str:

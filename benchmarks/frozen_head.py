@@ -12,7 +12,6 @@ from __future__ import annotations
 import os
 import resource
 import shutil
-import statistics
 import tarfile
 import tempfile
 import time
@@ -20,7 +19,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from record import show, write_section
+from record import environment_of, show, write_section
 
 NUM_EPOCHS, BATCH_SIZE, NUM_PAIRS, NUM_WORKERS, MEASURED_EPOCHS = 20, 32, 5, 2, 2
 LEARNING_RATE, MOMENTUM = 0.001, 0.9
@@ -134,14 +133,13 @@ def splits_of(recipe: Mapping[str, Any]) -> tuple[dict[str, list[str]], float]:
     return {split: [ready.pack.paths[row] for row in rows] for split, rows in named.items()}, packing_s
 
 
-def _ratio(ours: list[Any], theirs: list[Any], kind: int) -> float:
-    """How many times as long the tutorial's loop takes for all epochs: the median over the pairs."""
+def ratios(ours: list[Any], theirs: list[Any], kind: int) -> list[float]:
+    """How many times as long the tutorial's loop takes for all epochs, in each pair."""
     times = NUM_EPOCHS / MEASURED_EPOCHS
-    return round(statistics.median(b[kind] * times / a[kind] for a, b in zip(ours, theirs, strict=True)), 2)
+    return [round(b[kind] * times / a[kind], 2) for a, b in zip(ours, theirs, strict=True)]
 
 
 def main() -> None:
-    from conviction.core.environment import describe_environment
     from conviction.data.source.locate import locate
     from conviction.run.prepared import Machine
     from conviction.run.recipe import load_recipe
@@ -170,16 +168,15 @@ def main() -> None:
             f"ours_{NUM_EPOCHS}_epochs_processor_s": [round(one[1], 1) for one in ours],
             f"tutorial_{MEASURED_EPOCHS}_epochs_s": [round(one[0], 1) for one in theirs],
             f"tutorial_{MEASURED_EPOCHS}_epochs_processor_s": [round(one[1], 1) for one in theirs],
-            "median_ratio": _ratio(ours, theirs, 0),
-            "median_ratio_processor": _ratio(ours, theirs, 1),
+            "ratios": ratios(ours, theirs, 0),
+            "ratios_processor": ratios(ours, theirs, 1),
             f"ours_validation_accuracy_epoch_{MEASURED_EPOCHS}": [one[2][MEASURED_EPOCHS - 1] for one in ours],
             f"tutorial_validation_accuracy_epoch_{MEASURED_EPOCHS}": [one[2][-1] for one in theirs],
             f"ours_validation_accuracy_epoch_{NUM_EPOCHS}": [one[2][-1] for one in ours],
         }
         show(found)
         machine = Machine.for_recipe(load_recipe(recipe))
-        environment = describe_environment(machine.threads, machine.device.type, machine.precision)
-        write_section("frozen_head", found, environment)
+        write_section("frozen_head", found, environment_of(machine))
 
 
 if __name__ == "__main__":

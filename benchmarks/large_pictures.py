@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from record import show, write_section
+from record import environment_of, show, write_section
 
 SIZE_PX, BATCH_SIZE, NUM_PAIRS, NUM_WORKERS = 176, 128, 5, 2
 PACK_BYTES = 10_000_000_000
@@ -124,7 +124,6 @@ def pack_of_repeats(pictures: Path, folder: Path) -> dict[str, Any]:
 
 
 def main() -> None:
-    from conviction.core.environment import describe_environment
     from conviction.data.source.locate import locate
     from conviction.run.prepared import Machine
     from conviction.run.recipe import load_recipe
@@ -147,8 +146,7 @@ def main() -> None:
         }
         show(found)
         machine = Machine.for_recipe(load_recipe("digits"))
-        environment = describe_environment(machine.threads, machine.device.type, machine.precision)
-        write_section("large_pictures", found, environment)
+        write_section("large_pictures", found, environment_of(machine))
 
 
 if __name__ == "__main__":

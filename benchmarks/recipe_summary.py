@@ -54,17 +54,31 @@ def markdown(section: dict[str, Any]) -> list[str]:
     ]
     for name, found in section["recipes"].items():
         count, one = found["num_seeds"], found["seeds"][0]
+        memory_gb = max(seed["peak_memory_bytes"] for seed in found["seeds"]) / 1e9
         lines += [
             "",
             f"**`{name}`** (SHA-256 {found['recipe_sha256'][:12]}…), {count} seed{'s' * (count > 1)}, in "
             f"{' and '.join(found['precision'])}; {one['num_test']:,} test pictures and {one['num_validation']:,} "
-            "for validation.",
+            f"for validation; at most {memory_gb:.2f} GB of memory.",
+            *_bystanders(found["seeds"]),
             "",
             "| over the seeds | mean | standard deviation | 95 % interval of the mean |",
             "|---|---|---|---|",
             *(_row(label.format(**one), found["figures"][key], unit, count) for key, label, unit in FIGURES),
         ]
     return lines
+
+
+def _bystanders(seeds: Sequence[dict[str, Any]]) -> list[str]:
+    """What others had of the processor while these were trained, where that is known."""
+    shares = [one["bystanders"] for one in seeds if one.get("bystanders")]
+    if not shares:
+        return []
+    others, host = (100 * max(share[who] for share in shares) for who in ("others", "host"))
+    return [
+        f"Beside a training, other programs had at most {others:.1f} % of the processor's time, and the host of the "
+        f"virtual machine {host:.1f} %" + ("." if len(shares) == len(seeds) else f" ({len(shares)} seeds tell).")
+    ]
 
 
 def _row(label: str, found: dict[str, Any], unit: str, count: int) -> str:

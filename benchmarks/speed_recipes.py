@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -23,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from recipe_summary import summarise
-from record import child_environment, read_sections, this_environment, write_section
+from record import bystanders, child_environment, read_sections, this_environment, write_section
 from targets import SPEED_RECIPES, write_page
 
 if TYPE_CHECKING:
@@ -60,10 +59,11 @@ def measure(recipe: Recipe, seed: int, folder: Path) -> dict[str, Any]:
     from conviction.core.files import read_json
     from conviction.run.recipe import load_recipe
 
-    load_average = os.getloadavg()[0]
     file = folder / "recipe.yaml"
     file.write_text(load_recipe(recipe, {"seed": seed}).to_yaml())
-    run = Run.open(conviction_says(folder, "train", str(file))["path"])
+    with bystanders() as shares:
+        trained = conviction_says(folder, "train", str(file))
+    run = Run.open(trained["path"])
     evaluation = conviction_says(folder, "evaluate", str(run.path))
     environment = read_json(run.folder.environment)
     timings = run.folder.read_timings()
@@ -82,7 +82,7 @@ def measure(recipe: Recipe, seed: int, folder: Path) -> dict[str, Any]:
         "to_80_percent_train_s": seconds_until(run.history, timings),
         "peak_memory_bytes": run.summary.peak_memory_bytes,
         **{key: environment[key] for key in ("precision", "memory_format", "commit")},
-        "load_average": load_average,
+        "bystanders": shares,
         "measured_at": datetime.now(UTC).isoformat(timespec="seconds"),
     }
 

@@ -56,6 +56,7 @@ def test_what_is_left_out_by_hand() -> None:
     assert changes(base, resolved_without("no Dirac initialisation")) == {
         f"network.blocks.{number}.initialization" for number in range(1, 7)
     }
+    assert changes(base, resolved_without("whitening that trains")) == {"network.blocks.0.frozen"}
     assert changes(base, resolved_without("all biases at the rate of others")) == {
         "optimizer.bias_rate",
         "optimizer.norm_bias_rate",
@@ -85,7 +86,7 @@ def test_a_killed_benchmark_goes_on(monkeypatch: pytest.MonkeyPatch, tmp_path: A
         trained.append((name, seed))
         return {"seed": seed, "accuracy": 0.8, "accuracy_one_view": 0.8, "loss_one_view": 0.7, "num_validation": 5000}
 
-    environment = {"processor": "P", "threads": 2, "instruction_sets": [], "precision": "bfloat16"}
+    environment = {"processor": "P", "threads": 2, "instruction_sets": [], "precision": "bfloat16", "device": "cpu"}
     (tmp_path / "benchmarks").mkdir()
     monkeypatch.setattr(record, "FOLDER", tmp_path / "benchmarks" / "results")
     monkeypatch.setattr(ablations, "measure", measure)
@@ -104,11 +105,24 @@ def test_a_killed_benchmark_goes_on(monkeypatch: pytest.MonkeyPatch, tmp_path: A
         assert trained == [("no shifts", 1)]
 
     killed_and_continued()
-    # Nothing of another machine's is kept.
+    # Nothing of another environment is kept, nor lost unasked.
     environment["precision"] = "float32"
+    before = record.machine_path(environment, ".json").read_bytes()
+    with pytest.raises(SystemExit):
+        ablations.main()
+    assert record.machine_path(environment, ".json").read_bytes() == before
+    record.machine_path(environment, ".json").unlink()
     killed_and_continued()
     found = record.read_sections(environment)["ablations"]["trainings"]
     assert {name: [one["seed"] for one in seeds] for name, seeds in found.items()} == {
         BASE: [0, 1],
         "no shifts": [0, 1],
     }
+
+    # What is not named stays, whatever is measured anew.
+    trained.clear()
+    monkeypatch.setattr("sys.argv", ["ablations.py", "--seeds", "1", "--only", "no label smoothing"])
+    ablations.main()
+    assert trained == [(BASE, 0), ("no label smoothing", 0)]
+    found = record.read_sections(environment)["ablations"]["trainings"]
+    assert {name: len(seeds) for name, seeds in found.items()} == {BASE: 1, "no shifts": 2, "no label smoothing": 1}

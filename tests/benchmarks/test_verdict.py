@@ -88,24 +88,45 @@ def test_another_network_is_said_to_be_one() -> None:
 
 
 def test_the_page_sets_targets_beside_figures() -> None:
-    environment = {"processor": "P", "threads": 2, "instruction_sets": ["avx2"], "precision": "bfloat16"}
+    environment = {
+        "processor": "P",
+        "threads": 2,
+        "instruction_sets": ["avx2"],
+        "precision": "bfloat16",
+        "device": "cpu",
+    }
     sections: dict[str, Any] = {
         "peers": section(summarise(ROUNDS, "lab-c")),
         "start_and_epoch": {"warm_first_step_s": [2.5, 2.9, 4.0], "peak_memory_bytes": 1.7e9},
-        "share_of_ceiling": {"share_of_matrix_product": {"median": 0.8}, "share_of_ceiling": {"median": 0.7}},
-        "frozen_head": {"median_ratio": 9.9},
+        "share_of_ceiling": {"share_of_matrix_product": {"median": 0.8, "smallest": 0.78, "largest": 0.84}},
+        "frozen_head": {"ratios": [12.0, 9.9, 8.5]},
     }
     rows = [target.row(sections)[1:] for target in TARGETS]
-    assert rows[0] == ("≥ 2.5 ×", "2.40 ×", "**missed**")
+    assert rows[0] == ("≥ 2.5 ×", "2.40 (2.00 … 3.00) ×", "**missed**")
     assert rows[1] == ("≥ 2.7 ×", "–", "not measured")
-    assert ("≥ 0.75", "0.80", "met") in rows
+    assert ("≥ 0.75", "0.80 (0.78 … 0.84)", "met") in rows
     assert rows[-3:] == [
-        ("≥ 10 ×", "9.90 ×", "**missed**"),
-        ("≤ 3 s", "2.90 s", "met"),
+        ("≥ 10 ×", "9.90 (8.50 … 12.00) ×", "**missed**"),
+        ("≤ 3 s", "2.90 (2.50 … 4.00) s", "met"),
         ("≤ 1.5 GB", "1.70 GB", "**missed**"),
     ]
     assert "lacks" not in page(sections, environment)
     assert "lacks" in page(sections, {**environment, "precision": "float32"})
+    assert "\nP, 2 threads, avx2. Written" in page(sections, environment)
+    on_a_gpu = page(sections, {**environment, "device": "cuda", "device_name": "G"})
+    assert "\nG, beside P, 2 threads, avx2. Written" in on_a_gpu
+
+
+def test_a_miss_is_set_beside_what_the_ceiling_allows() -> None:
+    sections: dict[str, Any] = {
+        "peers": section(summarise(ROUNDS, "lab-c")),
+        # Lab C's network takes 133.9 MFLOP an image.
+        "share_of_ceiling": {"ceiling_gflop_a_second": [33.48]},
+    }
+    # PyTorch makes 100 images a second, Conviction 240.
+    assert TARGETS[0].row(sections)[-1] == (
+        "**missed**: that would be 250 images a second; the ceiling (below) allows 250, of which 96 % are reached"
+    )
 
 
 def test_the_figure_is_drawn(tmp_path: Path) -> None:

@@ -350,6 +350,17 @@ def test_import_of_the_package_loads_nothing_heavy() -> None:
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.parametrize(("before", "frozen"), [("", False), ("conviction.is_command = True", True)])
+def test_the_command_alone_looks_for_no_garbage_in_what_it_has_imported(before: str, frozen: bool) -> None:
+    # In Python another program's objects would be kept for good.
+    script = (
+        f"import gc, conviction\n{before}\nconviction.load_recipe\n"
+        "print(gc.isenabled(), gc.get_freeze_count() > 100_000)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.stdout.split() == ["True", str(frozen)], done.stderr
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="torch computes with GNU's OpenMP on Linux alone")
 @pytest.mark.parametrize(
     ("own", "turns"),

@@ -114,7 +114,7 @@ def _describe_training(training: TrainingSpeed) -> list[str]:
         f"{training.batch_size}, {training.precision}",
         f"Training step  {_shown_images(training.step_images_per_s)}: forward, backward, optimiser, on one batch",
         f"Whole loop     {_shown_images(training.loop_images_per_s)}: with shuffling, augmentation, standardisation",
-        f"Computations   {_shown_flops(training.step_flop / training.batch_size)} for a picture in a step, "
+        f"Computations   {_shown_flops(training.flop_per_image)} for a picture in a step, "
         f"{_shown_flops(training.step_flops)} a second",
         f"Share          {percent(training.share_of_ceiling)} of the ceiling, "
         f"{_shown_flops(training.ceiling_flops)} a second of the {training.ceiling_operation}, in "

@@ -79,9 +79,14 @@ class TrainingSpeed:
     matrix_flops: float
 
     @property
+    def flop_per_image(self) -> float:
+        """The floating-point operations of a step for each image."""
+        return self.step_flop / self.batch_size
+
+    @property
     def step_flops(self) -> float:
         """The floating-point operations a second of the training step."""
-        return self.step_images_per_s.median * self.step_flop / self.batch_size
+        return self.step_images_per_s.median * self.flop_per_image
 
     @property
     def share_of_ceiling(self) -> float:

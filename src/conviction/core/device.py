@@ -9,6 +9,7 @@ import platform
 import resource
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -23,6 +24,8 @@ MemoryFormat = Literal["channels_last", "contiguous"]
 MemoryFormatName = Literal["auto", "channels_last", "contiguous"]
 CompileMode = Literal["none", "fused", "cuda_graphs"]
 CompileName = Literal["auto", "none", "fused", "cuda_graphs"]
+BFLOAT16_INSTRUCTIONS = frozenset({"avx512_bf16", "amx_bf16", "bf16"})
+_CORES = Path("/sys/devices/system/cpu")
 
 
 def choose_device(name: DeviceName) -> torch.device:
@@ -68,7 +71,7 @@ def has_bfloat16(device: torch.device) -> bool:
         import torch
 
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    return bool(processor_flags() & {"avx512_bf16", "amx_bf16", "bf16"})
+    return bool(processor_flags() & BFLOAT16_INSTRUCTIONS)
 
 
 def device_name(device: torch.device) -> str:
@@ -124,10 +127,33 @@ def num_cores() -> int:
     return os.cpu_count() or 1
 
 
+def num_physical_cores() -> int:
+    """Of the cores that this process may use, those that share no arithmetic unit with another.
+
+    Linux tells it; elsewhere each counts for itself.
+    """
+    if not hasattr(os, "sched_getaffinity"):
+        return num_cores()
+    found = {_siblings(core) for core in os.sched_getaffinity(0)}
+    return num_cores() if "" in found else len(found)
+
+
+def _siblings(core: int) -> str:
+    """The cores that share their units with this one, itself among them; empty where Linux does not say."""
+    with suppress(OSError):
+        return (_CORES / f"cpu{core}" / "topology" / "thread_siblings_list").read_text().strip()
+    return ""
+
+
 def num_threads() -> int:
     """The threads to compute with: OMP_NUM_THREADS where that is set, else one for each core."""
+    return threads_asked_for() or num_cores()
+
+
+def threads_asked_for() -> int | None:
+    """The number in OMP_NUM_THREADS; None where that is not set, or not to a number."""
     wanted = os.environ.get("OMP_NUM_THREADS", "")
-    return int(wanted) if wanted.isdecimal() and int(wanted) > 0 else num_cores()
+    return int(wanted) or None if wanted.isdecimal() else None
 
 
 # So many turns of a loop, about 0.1 ms; OpenMP's own are some milliseconds.

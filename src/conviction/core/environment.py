@@ -12,7 +12,7 @@ from typing import Any
 from packaging.requirements import Requirement
 from packaging.version import Version
 
-from conviction.core.device import num_cores, processor_flags, processor_name
+from conviction.core.device import BFLOAT16_INSTRUCTIONS, num_cores, processor_flags, processor_name
 from conviction.core.errors import InstallationError
 
 RECORDED_PACKAGES = ("conviction", "torch", "torchvision", "torchmetrics", "numpy", "pillow", "pydantic", "safetensors")
@@ -63,7 +63,7 @@ def describe_environment(
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.release()}",
         "processor": processor_name(),
-        "instruction_sets": sorted(processor_flags() & {"avx2", "avx512f", "avx512_bf16", "amx_bf16", "asimd", "bf16"}),
+        "instruction_sets": sorted(processor_flags() & (BFLOAT16_INSTRUCTIONS | {"avx2", "avx512f", "asimd"})),
         "cores": num_cores(),
         "threads": threads,
         "processes": num_processes,

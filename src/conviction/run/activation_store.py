@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,6 +50,10 @@ class ActivationStore:
         make_folder(self.folder)
         self._in_use: set[str] = set()
 
+    def reserve(self, keys: Iterable[str]) -> None:
+        """Sets that will be asked for: while the store is there, it removes none of them, however many they are."""
+        self._in_use.update(keys)
+
     def has(self, wanted: Wanted) -> bool:
         """Whether the set is there, whole."""
         return _opened(self.folder / wanted.key, wanted) is not None
@@ -62,7 +66,7 @@ class ActivationStore:
         Raises: StorageError where the disk is full; then nothing of it stays there.
         """
         target = self.folder / wanted.key
-        self._in_use.add(wanted.key)
+        self.reserve([wanted.key])
         self._remove_abandoned()
         # A second process waits here for the first one's work and then finds it.
         with locked(self._lock_path(wanted.key)):

@@ -68,7 +68,8 @@ def bench_machine(
     machine.engage()
     with training_faults(resolved):
         # Before anything is timed: what is wrong with the recipe shows here.
-        trainer = _built(with_random_pictures(resolved, shape, classes, machine, 2))
+        # Of three batches the first is whole even where that is one picture; of two, the last would join it.
+        trainer = _built(with_random_pictures(resolved, shape, classes, machine, 3))
         on_stage("matrix products and convolutions")
         ceilings = measure_ceilings(machine.device, _CEILING_SHARE * seconds)
         on_stage("copying memory")

@@ -111,6 +111,24 @@ class _Part:
     view: int = 0
 
 
+class _Progress:
+    """What is computed of several sets, those that are found damaged counted in."""
+
+    def __init__(self, watcher: Watcher, total: int) -> None:
+        self._watcher = watcher
+        self._total = total
+        self._num_before = self._num_done = 0
+
+    def of_a_set(self, num_done: int, size: int) -> None:
+        self._num_done = num_done
+        self._total = max(self._total, self._num_before + size)
+        self._watcher.stage("frozen layers, pictures", self._num_before + num_done, self._total)
+
+    def set_done(self) -> None:
+        self._num_before += self._num_done
+        self._num_done = 0
+
+
 class _Caching:
     def __init__(self, trainer: Trainer, prepared: Prepared, watcher: Watcher) -> None:
         self._trainer = trainer
@@ -190,21 +208,20 @@ class _Caching:
 
     def _all_kept(self, parts: list[_Part]) -> list[Activations]:
         """Raises: StorageError."""
+        every = [self._wanted(part) for part in parts]
+        # More sets than are kept of other trainings: none of them makes room for another.
+        self._store.reserve(wanted.key for wanted in every)
         missing = self._missing(parts)
         if missing:
             self._refuse_without_room(missing)
             self._announce(missing)
-        computed = {part.view: len(part.rows) for part in missing}
-        total, num_done, found = sum(computed.values()), 0, []
-        for part in parts:
-            progress = partial(self._tell, num_done, total)
-            values = self._store.kept(self._wanted(part), partial(self._computed, part), progress)
-            num_done += computed.get(part.view, 0)
+        progress = _Progress(self._watcher, sum(len(part.rows) for part in missing))
+        found = []
+        for part, wanted in zip(parts, every, strict=True):
+            values = self._store.kept(wanted, partial(self._computed, part), progress.of_a_set)
+            progress.set_done()
             found.append(Activations(values, part.rows))
         return found
-
-    def _tell(self, num_before: int, total: int, num_done: int, _: int) -> None:
-        self._watcher.stage("frozen layers, pictures", num_before + num_done, total)
 
     def _refuse_without_room(self, missing: list[_Part]) -> None:
         """Raises: StorageError where the disk has no room for what is to be computed."""

@@ -6,6 +6,7 @@ import hashlib
 import json
 import math
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -86,7 +87,7 @@ def open_modes(prepared: Prepared) -> tuple[CompileMode, ...]:
         return ()
     if machine.device.type == "cuda":
         return ("fused", "cuda_graphs")
-    return ("fused",) if shutil.which(compiler_command()) else ()
+    return ("fused",) if _compiler_path() else ()
 
 
 def settle_compiling(
@@ -209,11 +210,20 @@ def _as_settled(prepared: Prepared) -> Recipe:
 
 def _compiler_identity() -> list[str | int]:
     """Which compiler there is: another one is tried anew."""
-    found = shutil.which(compiler_command())
+    found = _compiler_path()
     if found is None:
         return []
     about = Path(found).resolve().stat()
-    return [found, about.st_size, about.st_mtime_ns]
+    return [compiler_command(), found, about.st_size, about.st_mtime_ns]
+
+
+def _compiler_path() -> str | None:
+    """The first word of its command, as `CXX="ccache g++"` may have several."""
+    try:
+        words = shlex.split(compiler_command())
+    except ValueError:
+        return None
+    return shutil.which(words[0]) if words else None
 
 
 def _remembered(path: Path, modes: Sequence[CompileMode], given_s: float) -> list[Tried] | None:

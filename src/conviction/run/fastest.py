@@ -17,7 +17,13 @@ from typing import Any
 import torch
 
 from conviction.core import rng
-from conviction.core.device import device_name, give_back_freed_memory, has_bfloat16
+from conviction.core.device import (
+    device_name,
+    give_back_freed_memory,
+    has_bfloat16,
+    num_physical_cores,
+    threads_asked_for,
+)
 from conviction.core.errors import ConvictionError
 from conviction.core.files import make_folder, read_json, write_json
 from conviction.data.source.locate import cache_folder
@@ -29,7 +35,7 @@ from conviction.run.prepared import Machine, Prepared
 from conviction.run.recipe import Recipe
 
 # Counted up whenever the ways, or how they are measured, change.
-_FORMAT = 4
+_FORMAT = 5
 # In fewer steps a faster way does not make up for the time of measuring.
 LEAST_STEPS = 500
 _WARMUP_STEPS, _MEASURED_STEPS, _LONGEST_S = 2, 5, 4.0
@@ -49,6 +55,13 @@ class Way:
     def __str__(self) -> str:
         return f"{self.machine.precision}, {self.machine.memory_format} {1000 * self.step_s:.1f} ms"
 
+    @property
+    def with_threads(self) -> str:
+        """The same, with the number of threads."""
+        machine = self.machine
+        threads = f"{machine.threads} thread{'s' * (machine.threads > 1)}"
+        return f"{machine.precision}, {machine.memory_format}, {threads} {1000 * self.step_s:.1f} ms"
+
 
 def settle(
     prepared: Prepared,
@@ -58,30 +71,36 @@ def settle(
 ) -> Prepared:
     """The same, on the machine in its fastest way, where the recipe leaves how to compute to `auto`.
 
-    Each way takes a few training steps on the first batch, with networks that are thrown away. What was found is kept
-    in the cache folder, for this machine, network, size of pictures and batch size, so that the next training measures
-    nothing and computes alike. Trainings of fewer than 500 steps take the usual way. Frozen layers that a training
-    computes once count once. In the fastest way, long trainings try whether compiling repays itself.
+    Each way takes a few training steps on the first batch, with networks that are thrown away. Where cores share their
+    arithmetic units, a thread for each unit is tried in the fastest of them. What was found is kept in the cache
+    folder, for this machine, network, size of pictures and batch size, so that the next training measures nothing and
+    computes alike. Trainings of fewer than 500 steps take the usual way. Frozen layers that a training computes once
+    count once. In the fastest way, long trainings try whether compiling repays itself.
     """
-    usual, *others = ways(prepared.recipe, prepared.machine)
+    every_way = ways(prepared.recipe, prepared.machine)
+    fewer = fewer_threads(prepared.recipe, prepared.machine)
     num_steps = prepared.recipe.fit.epochs * prepared.training_stream().num_batches
     may_compile = try_compiling and bool(open_modes(prepared))
-    if num_steps < LEAST_STEPS or not (others or may_compile):
+    if num_steps < LEAST_STEPS or not (len(every_way) > 1 or fewer or may_compile):
         return prepared
-    about = _about(prepared, [usual, *others])
+    about = _about(prepared, every_way, fewer)
     path = cache_folder() / "fastest" / f"{hashlib.sha256(json.dumps(about).encode()).hexdigest()[:32]}.json"
-    chosen = _remembered(path, about, [usual, *others])
+    chosen = _remembered(path, about, every_way, fewer)
     if chosen is None:
-        prepared.machine.engage()
-        measured = [_measured(prepared, machine, build) for machine in (usual, *others)]
+        measured = [_measured(prepared, machine, build) for machine in every_way]
         chosen = choose(measured)
-        note(f"Measured once for this network on this machine, a step: {'; '.join(map(str, measured))}.")
+        shown = "; ".join(map(str, measured))
+        if fewer:
+            measured.append(_measured(prepared, replace(chosen.machine, threads=fewer), build))
+            chosen = choose([chosen, measured[-1]])
+            shown += f"; {measured[-1].with_threads}"
+        chosen.machine.engage()
+        note(f"Measured once for this network on this machine, a step: {shown}.")
         # Where it cannot be kept, the next start measures again.
         with suppress(ConvictionError):
             make_folder(path.parent)
             seconds = [way.step_s for way in measured]
-            way = {"precision": chosen.machine.precision, "memory_format": chosen.machine.memory_format}
-            found = {**way, "step_s": chosen.step_s, "steps_s": seconds}
+            found = {**_settings(chosen.machine), "step_s": chosen.step_s, "steps_s": seconds}
             write_json(path, {**found, "measured_at": datetime.now(UTC).isoformat(timespec="seconds"), "about": about})
     prepared = replace(prepared, machine=chosen.machine)
     return settle_compiling(prepared, chosen.step_s, about, build, note) if may_compile else prepared
@@ -100,13 +119,25 @@ def ways(recipe: Recipe, machine: Machine) -> list[Machine]:
     ]
 
 
+def fewer_threads(recipe: Recipe, machine: Machine) -> int | None:
+    """A thread for each core that shares no arithmetic unit with another, where that leaves some idle.
+
+    None where it leaves none, and where the recipe, the user or several processes say how many threads there are.
+    """
+    is_settled = recipe.fit.threads is not None or threads_asked_for() is not None or machine.num_processes > 1
+    if is_settled or machine.device.type != "cpu":
+        return None
+    fewer = num_physical_cores()
+    return fewer if fewer < machine.threads else None
+
+
 def choose(measured: list[Way]) -> Way:
     """The fastest; the first, which is the usual one, unless another gains a tenth."""
     usual, fastest = measured[0], min(measured, key=lambda way: way.step_s)
     return fastest if fastest.step_s * LEAST_GAIN < usual.step_s else usual
 
 
-def _about(prepared: Prepared, machines: list[Machine]) -> dict[str, Any]:
+def _about(prepared: Prepared, machines: list[Machine], fewer: int | None) -> dict[str, Any]:
     """All that the measured times depend on."""
     recipe, machine = prepared.recipe, prepared.machine
     return {
@@ -114,6 +145,7 @@ def _about(prepared: Prepared, machines: list[Machine]) -> dict[str, Any]:
         "torch": torch.__version__,
         "device": device_name(machine.device),
         "threads": machine.threads,
+        "fewer_threads": fewer,
         "num_processes": machine.num_processes,
         # Whatever its weights are.
         "network": recipe.network.model_dump(mode="json", exclude={"weights", "weights_sha256"}),
@@ -127,13 +159,18 @@ def _about(prepared: Prepared, machines: list[Machine]) -> dict[str, Any]:
     }
 
 
-def _remembered(path: Path, about: dict[str, Any], every_way: list[Machine]) -> Way | None:
+def _settings(machine: Machine) -> dict[str, Any]:
+    return {"precision": machine.precision, "memory_format": machine.memory_format, "threads": machine.threads}
+
+
+def _remembered(path: Path, about: dict[str, Any], every_way: list[Machine], fewer: int | None) -> Way | None:
+    if fewer:
+        every_way = [*every_way, *(replace(machine, threads=fewer) for machine in every_way)]
     try:
         found = read_json(path)
         if found["about"] != about:
             return None
-        wanted = (found["precision"], found["memory_format"])
-        machine = next(way for way in every_way if (way.precision, way.memory_format) == wanted)
+        machine = next(way for way in every_way if _settings(way).items() <= found.items())
         step_s = float(found["step_s"])
         return Way(machine, step_s) if 0 < step_s < math.inf else None
     except (ConvictionError, KeyError, TypeError, ValueError, StopIteration):
@@ -141,6 +178,7 @@ def _remembered(path: Path, about: dict[str, Any], every_way: list[Machine]) -> 
 
 
 def _measured(prepared: Prepared, machine: Machine, build: Callable[[Prepared], Trainer]) -> Way:
+    machine.engage()
     way = Way(machine, _step_s(replace(prepared, machine=machine), build))
     # In float32 it may have been twice of what the training will need.
     give_back_freed_memory()

@@ -44,7 +44,7 @@ class FitConfig(Config):
     epochs: int = Field(20, ge=1, le=100_000)
     batch_size: int = Field(128, ge=1, le=1_000_000)
     precision: PrecisionName = Field(
-        "auto", description="auto: bfloat16 where the processor computes in it and that is measured to be faster"
+        "auto", description="auto: bfloat16 where the processor computes in it, unless float32 is measured to be faster"
     )
     memory_format: MemoryFormatName = Field(
         "auto", description="How maps lie in memory: a pixel's channels or a channel's pixels together. auto: measured"
@@ -55,7 +55,12 @@ class FitConfig(Config):
         "too; auto: in long trainings, where that is measured to repay compiling",
     )
     device: DeviceName = Field("auto", description="auto: the GPU where there is one")
-    threads: int | None = Field(None, ge=1, le=1024, description="null: OMP_NUM_THREADS, or one for each core")
+    threads: int | None = Field(
+        None,
+        ge=1,
+        le=1024,
+        description="null: OMP_NUM_THREADS, or one for each core; where cores share their arithmetic units, measured",
+    )
     gradient_clip_norm: float | None = Field(None, gt=0, description="Scale gradients down to this norm")
     progressive_sizes: tuple[SizeStep, ...] = Field(
         (), description="Epochs on smaller pictures, before those on whole ones"

@@ -88,6 +88,40 @@ def test_the_cores_are_those_that_the_process_may_use(monkeypatch: pytest.Monkey
     assert num_cores() == 1
 
 
+@pytest.mark.parametrize(
+    ("siblings", "physical"),
+    [
+        (["0-1\n", "0-1\n", "2-3\n", "2-3\n"], 2),
+        (["0,2\n", "1,3\n", "0,2\n", "1,3\n"], 2),
+        (["0\n", "1\n", "2\n", "3\n"], 4),
+        (["0-1\n", "0-1\n", "2\n", "3\n"], 3),
+        (["0-1\n", "0-1\n", None, "2-3\n"], 4),
+    ],
+)
+def test_cores_that_share_their_units_count_once(
+    siblings: list[str | None], physical: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for core, text in enumerate(siblings):
+        if text is not None:
+            folder = tmp_path / f"cpu{core}" / "topology"
+            folder.mkdir(parents=True)
+            (folder / "thread_siblings_list").write_text(text)
+    monkeypatch.setattr(device, "_CORES", tmp_path)
+    monkeypatch.setattr(device.os, "sched_getaffinity", lambda process: set(range(4)), raising=False)
+    assert device.num_physical_cores() == physical
+    monkeypatch.delattr(device.os, "sched_getaffinity")
+    monkeypatch.setattr(device.os, "cpu_count", lambda: 4)
+    assert device.num_physical_cores() == 4
+
+
+@pytest.mark.parametrize(("text", "number"), [("3", 3), ("", None), ("0", None), ("two", None), ("-1", None)])
+def test_threads_are_those_asked_for(text: str, number: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", text)
+    monkeypatch.setattr(device, "num_cores", lambda: 7)
+    assert device.threads_asked_for() == number
+    assert device.num_threads() == (number or 7)
+
+
 def test_the_peak_of_memory_is_in_bytes() -> None:
     status = Path("/proc/self/status")
     if not status.exists():

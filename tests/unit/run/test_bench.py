@@ -45,6 +45,22 @@ def test_a_perceptron_counts_as_by_hand() -> None:
     assert found.recipe == "perceptron"
 
 
+def test_a_step_on_one_picture_counts_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes: list[int] = []
+    take_step = Trainer.take_step
+
+    def watched(self: Trainer, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+        sizes.append(len(batch.labels))
+        return take_step(self, batch)
+
+    monkeypatch.setattr(Trainer, "take_step", watched)
+    # Steps alone: in the loop the last picture of an epoch joins the one before.
+    monkeypatch.setattr(module, "_run_loops", lambda trainer: [1.0])
+    found = bench_machine("perceptron", {"fit.batch_size": 1}, seconds=SECONDS).training
+    assert set(sizes) == {1}
+    assert found.flop_per_image == found.step_flop == 2 * (2 * 784 * 300 + 3 * 300 * 10)
+
+
 def test_epochs_are_alike_and_on_whole_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[tuple[object, ...]] = []
     take_step = Trainer.take_step

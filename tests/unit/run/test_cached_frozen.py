@@ -8,70 +8,20 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
 
-from conviction import Run, resume, train
-from conviction.core.errors import ConfigError, StorageError
-from conviction.data.stream import Batch, Stream
+from conviction import resume, train
+from conviction.core.errors import StorageError
+from conviction.data.stream import Batch
 from conviction.fit.loop import Trainer
-from conviction.fit.watcher import Watcher
-from conviction.nets.freezing import is_frozen
 from conviction.run import activation_store, cached_frozen
-from conviction.run.cached_frozen import sampled_rest
-from conviction.run.prepared import Machine, Prepared, prepare
 from conviction.run.recipe import load_recipe
-from conviction.run.starting import build_trainer
-
-# Dropout and batch normalisation on both sides of the cut.
-RECIPE: dict[str, Any] = {
-    "name": "head",
-    "seed": 3,
-    "data": "digits",
-    "split": {"validation": 0.2, "test": 0.2},
-    "network": {
-        "blocks": [
-            {"filters": 8, "normalization": "batch", "pooling": {}, "dropout": 0.3},
-            {"filters": 8, "normalization": "batch", "dropout": 0.3},
-        ],
-        "dense": [{"units": 16, "dropout": 0.3}],
-        "freeze": 1,
-    },
-    "optimizer": {"name": "adamw", "learning_rate": 0.01},
-    "fit": {"epochs": 2, "batch_size": 100, "precision": "float32", "threads": 1, "gradient_clip_norm": 1.0},
-}
-
-
-class Notes(Watcher):
-    def __init__(self) -> None:
-        self.texts: list[str] = []
-
-    def note(self, text: str) -> None:
-        self.texts.append(text)
-
-
-def trained(overrides: dict[str, Any] | None = None, **settings: Any) -> tuple[Run, list[str]]:
-    notes = Notes()
-    return train(RECIPE | settings, overrides, watcher=notes), notes.texts
-
-
-def weights(run: Run, name: str = "last") -> dict[str, torch.Tensor]:
-    return load_file(run.folder.weights(name))
-
-
-def losses(run: Run) -> list[float]:
-    scores = [score for one in run.history for score in (one.train, one.train_fixed, one.validation)]
-    return [score.loss for score in scores if score is not None]
-
-
-def kept_sets(tmp_path: Path) -> list[Path]:
-    return sorted(path.parent for path in (tmp_path / "cache" / "frozen").glob("*/about.json"))
+from small_frozen import AUGMENTED, RECIPE, NoRoom, Notes, Stages, kept_sets, losses, trained, weights
 
 
 @pytest.mark.parametrize("freeze", [1, 2, "blocks.block2.convolution", "all_but_head"])
@@ -171,78 +121,6 @@ def test_a_changed_file_of_weights_gives_a_new_cache_and_is_noticed_on_resuming(
     assert run.evaluate("validation").count == resumed.summary.data.num_validation
 
 
-AUGMENTED: dict[str, Any] = {"augment": [{"name": "random_crop", "padding_px": 1}], "network.freeze": 1}
-
-
-def test_fixed_views_take_turns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: list[torch.Tensor] = []
-    original = cached_frozen._Caching._frozen
-
-    def watched(self: Any, images: torch.Tensor) -> torch.Tensor:
-        seen.append(images.clone())
-        return original(self, images)
-
-    monkeypatch.setattr(cached_frozen._Caching, "_frozen", watched)
-    monkeypatch.setattr(Stream, "shuffled", None)
-    run, notes = trained({**AUGMENTED, "fit.fixed_views": 3, "fit.epochs": 4})
-    data = run.summary.data
-    # The validation pictures as they are, and three views of each training picture; first of all one picture is tried.
-    assert sum(len(images) for images in seen) == 1 + data.num_validation + 3 * data.num_train
-    assert f"{data.num_validation + 3 * data.num_train:,} pictures and views" in notes[0]
-    assert len(kept_sets(tmp_path)) == 4
-
-
-@pytest.mark.parametrize(("memory_format", "stride"), [("channels_last", 1), ("contiguous", 64)])
-def test_views_of_one_channel_have_the_memory_format(
-    memory_format: str, stride: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    strides: set[int] = set()
-    original = cached_frozen._Caching._frozen
-
-    def watched(self: Any, images: torch.Tensor) -> torch.Tensor:
-        assert images.shape[1:] == (1, 8, 8)
-        strides.add(images.stride(1))
-        return original(self, images)
-
-    monkeypatch.setattr(cached_frozen._Caching, "_frozen", watched)
-    trained({**AUGMENTED, "fit.fixed_views": 2, "fit.epochs": 1, "fit.memory_format": memory_format})
-    assert strides == {stride}
-
-
-def test_views_are_the_same_in_a_resumed_run(tmp_path: Path) -> None:
-    settings = {**AUGMENTED, "fit.fixed_views": 2, "fit.epochs": 3}
-    whole, _ = trained(settings)
-    halves, _ = trained({**settings, "fit.epochs": 1})
-    recipe = halves.folder.recipe
-    recipe.write_text(recipe.read_text().replace("epochs: 1", "epochs: 3"))
-    summary = json.loads((halves.path / "run.json").read_text())
-    (halves.path / "run.json").write_text(json.dumps({**summary, "status": "interrupted"}))
-    resumed = resume(halves)
-    assert (whole.path / "history.jsonl").read_bytes() == (resumed.path / "history.jsonl").read_bytes()
-    assert all(torch.equal(one, weights(whole)[name]) for name, one in weights(resumed).items())
-
-
-def test_augmented_pictures_are_computed_in_each_epoch_and_a_note_says_so(tmp_path: Path) -> None:
-    _, notes = trained({**AUGMENTED, "fit.epochs": 1})
-    assert "fit.fixed_views=4 would draw four views" in notes[0]
-    assert kept_sets(tmp_path) == []
-
-
-def test_mixed_pictures_have_no_views() -> None:
-    with pytest.raises(ConfigError, match="augment mixes pictures of two classes"):
-        trained({"augment": ["mixup"], "fit.fixed_views": 2})
-
-
-@pytest.mark.parametrize("missing", [{"network.freeze": None}, {"augment": []}, {"fit.cache_frozen": False}])
-def test_views_need_frozen_layers_augmentation_and_the_cache(missing: dict[str, Any]) -> None:
-    with pytest.raises(ConfigError, match=r"fit\.fixed_views is for frozen layers"):
-        load_recipe(RECIPE, {**AUGMENTED, "fit.fixed_views": 2, **missing})
-
-
-class NoRoom:
-    free = 1000
-
-
 def test_where_the_disk_has_no_room_training_goes_on_without(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(cached_frozen.shutil, "disk_usage", lambda folder: NoRoom)
     run, notes = trained({"fit.epochs": 1})
@@ -329,8 +207,12 @@ def test_a_set_whose_bits_changed_under_the_same_time_is_made_anew(tmp_path: Pat
     content[len(content) // 2] ^= 1
     values.write_bytes(content)
     os.utime(values, ns=(written.st_atime_ns, written.st_mtime_ns))
-    again, _ = trained()
+    watcher = Stages()
+    again = train(RECIPE, watcher=watcher)
     assert losses(again) == losses(run)
+    # That it has to be computed shows only when it is read.
+    count = run.summary.data.num_train + run.summary.data.num_validation
+    assert watcher.seen[-1] == ("frozen layers, pictures", count, count)
     content[len(content) // 2] ^= 1
     assert values.read_bytes() == content
 
@@ -343,37 +225,6 @@ def test_a_damaged_set_is_made_anew(tmp_path: Path) -> None:
     second, notes = trained()
     assert len(notes) == 1
     assert (first.path / "history.jsonl").read_bytes() == (second.path / "history.jsonl").read_bytes()
-
-
-class Stages(Notes):
-    def __init__(self) -> None:
-        super().__init__()
-        self.seen: list[tuple[str, int, int]] = []
-
-    def stage(self, name: str, num_done: int, total: int) -> None:
-        self.seen.append((name, num_done, total))
-
-
-def test_all_that_is_computed_is_one_stage(tmp_path: Path) -> None:
-    def stages(**settings: Any) -> tuple[list[int], int]:
-        watcher = Stages()
-        data = train(RECIPE | settings, {**AUGMENTED, "fit.epochs": 1}, watcher=watcher).summary.data
-        assert {name for name, _, _ in watcher.seen} <= {"frozen layers, pictures"}
-        totals = {total for _, _, total in watcher.seen}
-        assert len(totals) <= 1
-        done = [num_done for _, num_done, _ in watcher.seen]
-        assert done == sorted(set(done))
-        return done, data.num_train
-
-    fit = RECIPE["fit"]
-    done, num_train = stages(fit={**fit, "fixed_views": 2})
-    # 359 validation pictures, at most 128 at once.
-    assert done[:3] == [128, 256, 359]
-    assert done[-1] == 359 + 2 * num_train
-    # Of three views two are there: what is left to compute is the third.
-    done, _ = stages(fit={**fit, "fixed_views": 3})
-    assert (done[0], done[-1]) == (128, num_train)
-    assert stages(fit={**fit, "fixed_views": 3})[0] == []
 
 
 def test_with_progressive_sizes_frozen_layers_see_each_size_and_keep_nothing(
@@ -396,97 +247,3 @@ def test_with_progressive_sizes_frozen_layers_see_each_size_and_keep_nothing(
     assert kept_sets(tmp_path) == []
     plain, _ = trained({**progressive, "fit.cache_frozen": False}, network=network)
     assert (run.path / "history.jsonl").read_bytes() == (plain.path / "history.jsonl").read_bytes()
-
-
-def test_fixed_views_of_pictures_whose_size_changes_are_refused() -> None:
-    with pytest.raises(ConfigError, match=r"fit\.progressive_sizes empty"):
-        load_recipe(RECIPE, {**AUGMENTED, "fit.fixed_views": 2, "fit.progressive_sizes": [{"epochs": 1, "size_px": 6}]})
-
-
-def prepared_for(overrides: dict[str, Any]) -> Prepared:
-    recipe = load_recipe(RECIPE, overrides)
-    return prepare(recipe, Machine.for_recipe(recipe))
-
-
-def test_a_sample_of_activations_stands_for_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    seen = 0
-    original = cached_frozen._Caching._frozen
-
-    def watched(self: Any, images: torch.Tensor) -> torch.Tensor:
-        nonlocal seen
-        seen += len(images)
-        return original(self, images)
-
-    monkeypatch.setattr(cached_frozen._Caching, "_frozen", watched)
-    prepared = prepared_for({})
-    whole = build_trainer(prepared)
-    sampled, frozen_s = sampled_rest(whole, prepared, 10)
-    # One is tried, ten warm up, ten are measured.
-    assert seen == 21
-    assert frozen_s is not None
-    assert frozen_s > 0
-    assert kept_sets(tmp_path) == []
-    assert (sampled.train.num_batches, len(sampled.train)) == (whole.train.num_batches, len(whole.train))
-    assert (sampled.validation.num_batches, len(sampled.validation)) == (3, len(whole.validation))
-    # What is trained is the rest, on what the frozen layers make of these pictures.
-    assert not any(is_frozen(layer) for layer in sampled.network.modules())
-    batch = next(sampled.train.in_order())
-    images = next(replace(whole.train, rows=sampled.train.rows, augment=None).in_order()).images
-    with torch.inference_mode():
-        expected = whole.network.eval()(images)
-        torch.testing.assert_close(sampled.network.eval()(batch.images), expected, rtol=1e-4, atol=1e-5)
-
-
-@pytest.mark.parametrize(
-    ("overrides", "num_plain", "num_views"),
-    [
-        ({}, 359 + 1079, 0),
-        ({**AUGMENTED, "fit.fixed_views": 3}, 359, 3),
-        ({**AUGMENTED, "fit.fixed_views": 3, "fit.measure_train_fixed": True}, 359 + 1079, 3),
-    ],
-)
-def test_what_computing_once_takes_is_counted_by_pictures_and_views(
-    overrides: dict[str, Any], num_plain: int, num_views: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    original = cached_frozen._Caching._timed
-
-    def timed(self: Any, part: Any) -> tuple[np.ndarray, float]:
-        return original(self, part)[0], 0.5 if part.view else 0.25
-
-    monkeypatch.setattr(cached_frozen._Caching, "_timed", timed)
-    prepared = prepared_for(overrides)
-    _, frozen_s = sampled_rest(build_trainer(prepared), prepared, 10)
-    assert frozen_s == 0.25 * num_plain + 0.5 * num_views * 1079
-
-
-def test_what_is_kept_already_takes_no_time() -> None:
-    trained({"fit.epochs": 1})
-    prepared = prepared_for({"fit.epochs": 5})
-    kept, frozen_s = sampled_rest(build_trainer(prepared), prepared, 10)
-    assert frozen_s == 0
-    rows = np.sort(kept.train.rows)
-    assert len(np.unique(rows)) == len(rows) == 1079
-
-
-@pytest.mark.parametrize(
-    "overrides",
-    [
-        {"network.freeze": None},
-        {"fit.cache_frozen": False},
-        {"augment": ["horizontal_flip"]},
-    ],
-)
-def test_where_nothing_is_kept_the_whole_network_is_timed(overrides: dict[str, Any]) -> None:
-    prepared = prepared_for(overrides)
-    whole = build_trainer(prepared)
-    assert sampled_rest(whole, prepared, 10) == (whole, None)
-
-
-def test_without_room_the_whole_network_is_timed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cached_frozen.shutil, "disk_usage", lambda folder: NoRoom)
-    prepared = prepared_for({})
-    whole = build_trainer(prepared)
-    assert sampled_rest(whole, prepared, 10) == (whole, None)
-    prepared = prepared_for({**AUGMENTED, "fit.fixed_views": 2})
-    with pytest.raises(StorageError, match="to spare"):
-        sampled_rest(build_trainer(prepared), prepared, 10)

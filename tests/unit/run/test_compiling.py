@@ -122,6 +122,13 @@ class TestWhatIsOpen:
         compiler.unlink()
         assert open_modes(training) == ()
 
+    @pytest.mark.parametrize(("before", "is_open"), [("", True), ("'", False), ("no-such-program ", False)])
+    def test_where_its_command_has_several_words(
+        self, before: str, is_open: bool, training: Prepared, compiler: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("CXX", f"{before}{compiler} --some-option")
+        assert open_modes(training) == (("fused",) if is_open else ())
+
     def test_on_a_gpu(self, training: Prepared) -> None:
         machine = replace(training.machine, device=torch.device("cuda"))
         assert open_modes(replace(training, machine=machine)) == ("fused", "cuda_graphs")

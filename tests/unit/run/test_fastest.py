@@ -16,7 +16,7 @@ from conviction.nets import PRESETS, build_network
 from conviction.nets.freezing import is_frozen
 from conviction.predict import autocast
 from conviction.run import fastest
-from conviction.run.fastest import LEAST_GAIN, LEAST_STEPS, Way, choose, settle, ways
+from conviction.run.fastest import LEAST_GAIN, LEAST_STEPS, Way, choose, fewer_threads, settle, ways
 from conviction.run.prepared import Machine, Prepared, prepare
 from conviction.run.recipe import load_recipe
 from conviction.run.starting import build_trainer
@@ -106,6 +106,53 @@ def test_each_way_gives_its_memory_back(long_training: Prepared, monkeypatch: py
     monkeypatch.setattr(fastest, "give_back_freed_memory", lambda: done.append("given back"))
     settle(long_training, build_trainer, lambda note: None)
     assert done == ["channels_last", "given back", "contiguous", "given back"]
+
+
+@pytest.fixture
+def shared_units(long_training: Prepared, monkeypatch: pytest.MonkeyPatch) -> Prepared:
+    """As on eight cores, two of which share their arithmetic units each; the threads of this process stay."""
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(fastest, "num_physical_cores", lambda: 4)
+    monkeypatch.setattr(Machine, "engage", lambda self: None)
+    return replace(long_training, machine=replace(long_training.machine, threads=8))
+
+
+@pytest.mark.parametrize(("with_four", "threads"), [(0.2, 4), (0.24, 8)])
+def test_where_cores_share_their_units_fewer_threads_are_tried_in_the_fastest_way(
+    with_four: float, threads: int, shared_units: Prepared, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried: list[tuple[str, int]] = []
+    seconds = {("channels_last", 8): 0.5, ("contiguous", 8): 0.25, ("contiguous", 4): with_four}
+
+    def step_s(prepared: Prepared, build: Callable[[Prepared], Any]) -> float:
+        tried.append((prepared.machine.memory_format, prepared.machine.threads))
+        return seconds[tried[-1]]
+
+    monkeypatch.setattr(fastest, "_step_s", step_s)
+    notes: list[str] = []
+    settled = settle(shared_units, build_trainer, notes.append)
+    assert tried == list(seconds)
+    assert (settled.machine.memory_format, settled.machine.threads) == ("contiguous", threads)
+    assert notes[0].endswith(f"contiguous 250.0 ms; float32, contiguous, 4 threads {1000 * with_four:.1f} ms.")
+    assert settle(shared_units, build_trainer, unexpected) == settled
+
+
+def test_fewer_threads_are_tried_where_nothing_else_is_open(
+    shared_units: Prepared, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = load_recipe(shared_units.recipe, {"fit.memory_format": "contiguous", "fit.compile": "none"})
+    prepared = replace(shared_units, recipe=recipe)
+    monkeypatch.setattr(fastest, "_step_s", lambda prepared, build: 1 / prepared.machine.threads)
+    assert settle(prepared, build_trainer, lambda note: None).machine.threads == 8
+    monkeypatch.setenv("OMP_NUM_THREADS", "8")
+    assert settle(prepared, build_trainer, unexpected) is prepared
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    told = load_recipe(recipe, {"fit.threads": 8})
+    assert fewer_threads(told, prepared.machine) is None
+    assert fewer_threads(recipe, replace(prepared.machine, num_processes=2)) is None
+    assert fewer_threads(recipe, replace(prepared.machine, device=torch.device("cuda"))) is None
+    assert fewer_threads(recipe, replace(prepared.machine, threads=4)) is None
+    assert fewer_threads(recipe, prepared.machine) == 4
 
 
 @pytest.mark.parametrize(
