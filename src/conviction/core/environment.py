@@ -86,7 +86,9 @@ def _commit(folder: Path) -> str | None:
     """The commit that Conviction's own code stands at, with `+` where it was changed since; None outside a checkout."""
     if _git(folder, "ls-files", "--error-unmatch", Path(__file__).name) is None:
         return None
-    return _git(folder, "describe", "--always", "--abbrev=12", "--dirty=+", "--exclude=*")
+    commit = _git(folder, "describe", "--always", "--abbrev=12", "--exclude=*")
+    # Whatever else lies in the checkout, benchmarks' figures for example, changes nothing of a run.
+    return commit and commit + "+" * bool(_git(folder, "status", "--porcelain", "--untracked-files=no", "--", ".."))
 
 
 def _git(folder: Path, *arguments: str) -> str | None:

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Generator, Tensor
 
 from conviction.core.device import sent
-from conviction.data.resident import read_rows
+from conviction.data.resident import read_ahead, read_rows
 from conviction.data.stream import Batch, Stream, in_memory_format
 
 # numpy knows no bfloat16; its bits are kept as whole numbers of the same size.
@@ -36,12 +36,19 @@ class Activations:
 
         Vectors come as maps of one position each, so that they go wherever images go.
         """
-        found = torch.from_numpy(read_rows(self.values, np.searchsorted(self.rows, rows)))
+        found = torch.from_numpy(read_rows(self.values, self._places(rows)))
         if self.values.dtype == BFLOAT16_BITS:
             found = found.view(torch.bfloat16)
         if found.ndim == MAP_DIMENSIONS:
             return found.permute(0, 3, 1, 2)
         return found.reshape(*found.shape[:2], -1, 1)
+
+    def read_ahead(self, rows: np.ndarray) -> None:
+        """Those of the pack's given rows are wanted next."""
+        read_ahead(self.values, self._places(rows))
+
+    def _places(self, rows: np.ndarray) -> np.ndarray:
+        return np.searchsorted(self.rows, rows)
 
 
 def as_rows(activations: Float[Tensor, "B ..."]) -> np.ndarray:
@@ -72,25 +79,37 @@ class ActivationStream(Stream):
         """Each picture once, unchanged, in the split's order."""
         assert self.plain is not None
         for start, end in itertools.pairwise(self.bounds()):
-            yield self._activation_batch(self.rows[start:end], self.plain.of(self.rows[start:end]))
+            batch = self._activation_batch(self.rows[start:end], self.plain.of(self.rows[start:end]))
+            self.plain.read_ahead(self.rows[end : end + self.batch_size])
+            yield batch
 
     def shuffled(self, generator: Generator, epoch: int = 1, seed: int = 0) -> Iterator[Batch]:
         """Each picture once, in random order; generator and epoch decide all of it."""
         order = torch.randperm(len(self.rows), generator=generator).numpy()
         for start, end in itertools.pairwise(self.bounds()):
-            chosen = order[start:end]
-            yield self._activation_batch(self.rows[chosen], self._seen(chosen, epoch))
+            batch = self._activation_batch(self.rows[order[start:end]], self._seen(order[start:end], epoch))
+            following = order[end : end + self.batch_size]
+            for activations, among in self._sets(following, epoch):
+                activations.read_ahead(self.rows[following[among]])
+            yield batch
 
     def _seen(self, chosen: np.ndarray, epoch: int) -> Float[Tensor, "B F H W"]:
+        sets = self._sets(chosen, epoch)
+        parts = [activations.of(self.rows[chosen[among]]) for activations, among in sets]
+        if len(parts) == 1:
+            return parts[0]
+        # Back from one view after the other to the order of the batch.
+        order = np.argsort(np.concatenate([among for _, among in sets]))
+        return torch.cat(parts)[torch.from_numpy(order)]
+
+    def _sets(self, chosen: np.ndarray, epoch: int) -> list[tuple[Activations, np.ndarray]]:
+        """From which activations the chosen pictures come, and which of the chosen come from there."""
         if not self.views:
             assert self.plain is not None
-            return self.plain.of(self.rows[chosen])
+            return [(self.plain, np.arange(len(chosen)))]
         assert self.first_views is not None
         numbers = (self.first_views[chosen] + epoch) % len(self.views)
-        parts = [self.views[number].of(self.rows[chosen[numbers == number]]) for number in np.unique(numbers)]
-        # Back from one view after the other to the order of the batch.
-        order = np.argsort(np.argsort(numbers, kind="stable"), kind="stable")
-        return torch.cat(parts)[torch.from_numpy(order)]
+        return [(self.views[number], np.flatnonzero(numbers == number)) for number in np.unique(numbers)]
 
     def _activation_batch(self, rows: np.ndarray, activations: Float[Tensor, "B F H W"]) -> Batch:
         labels = sent(torch.from_numpy(self.labels[rows]), self.device)

@@ -83,6 +83,23 @@ def _opened(images: np.ndarray) -> int | None:
         return None
 
 
+def read_ahead(images: np.ndarray, rows: np.ndarray) -> None:
+    """Let the system fetch these rows of a large map from the disk while something else goes on.
+
+    They come into its cache of files, and what lies there already costs a microsecond. A map that may not fit there is
+    read from the disk in every epoch, a row here and a row there.
+    """
+    if images.nbytes < _LARGE_BYTES or not hasattr(os, "posix_fadvise") or (file := _opened(images)) is None:
+        return
+    assert isinstance(images, np.memmap)
+    first_byte, row_bytes = images.offset, images[:1].nbytes
+    try:
+        for row in rows.tolist():
+            os.posix_fadvise(file, first_byte + row * row_bytes, row_bytes, os.POSIX_FADV_WILLNEED)
+    finally:
+        os.close(file)
+
+
 def rows_at_once(images: np.ndarray) -> int:
     """How many rows to read in one go: 256 where they are small, few where they are large."""
     return max(1, min(_MOST_ROWS, _CHUNK_BYTES // max(1, images[:1].nbytes)))

@@ -14,7 +14,7 @@ from torch import Generator, Tensor
 
 from conviction.core.device import sent
 from conviction.data.on_device import OnDevice
-from conviction.data.resident import read_rows
+from conviction.data.resident import read_ahead, read_rows
 from conviction.data.standardize import Standardizer
 
 
@@ -116,7 +116,10 @@ class Stream:
     def _batches(self, rows: np.ndarray, draw: Draw | None) -> Iterator[Batch]:
         for start, end in itertools.pairwise(self.bounds()):
             part = slice(0, end - start) if draw is None or self.share is None else self.share.of(end - start)
-            yield self._batch(rows[start:end], part, draw)
+            batch = self._batch(rows[start:end], part, draw)
+            if self.on_device is None:
+                read_ahead(self.images, rows[end : end + self.batch_size])
+            yield batch
 
     def _batch(self, rows: np.ndarray, part: slice, draw: Draw | None) -> Batch:
         # Few operations know what to do with no image at all: instead of none, one is read, and left out at the end.

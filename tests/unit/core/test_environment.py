@@ -107,16 +107,19 @@ def git(folder: Path, *arguments: str) -> str:
 
 @pytest.fixture
 def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A repository that tracks a copy of the module, and in which git finds no other one."""
+    """The folder of a copy of the module, tracked by a repository in which git finds no other one."""
     if shutil.which("git") is None:
         pytest.skip("git is not installed")
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path))
-    folder = tmp_path / "checkout"
-    folder.mkdir()
+    root = tmp_path / "checkout"
+    folder = root / "src" / "conviction" / "core"
+    folder.mkdir(parents=True)
     shutil.copy(environment.__file__, folder)
-    git(folder, "init", "-q")
-    git(folder, "add", ".")
-    git(folder, "commit", "-q", "-m", "first")
+    for file in (folder.parent / "__init__.py", root / "figures.json"):
+        file.write_text("as it was")
+    git(root, "init", "-q")
+    git(root, "add", ".")
+    git(root, "commit", "-q", "-m", "first")
     return folder
 
 
@@ -126,7 +129,10 @@ def test_the_commit_is_that_of_the_checkout_marked_where_it_was_changed(checkout
     assert environment._commit(checkout) == commit
     (checkout / "untracked.txt").write_text("")
     assert environment._commit(checkout) == commit
-    (checkout / "environment.py").write_text("changed")
+    # No part of the code.
+    (checkout.parents[2] / "figures.json").write_text("changed")
+    assert environment._commit(checkout) == commit
+    (checkout.parent / "__init__.py").write_text("changed")
     assert environment._commit(checkout) == f"{commit}+"
 
 

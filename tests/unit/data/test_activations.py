@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -54,6 +56,27 @@ def test_each_picture_shows_each_view_once_in_as_many_epochs() -> None:
             seen[int(value) % 100].append(int(value) // 100)
     expected = [[(start + epoch) % 3 for epoch in (1, 2, 3)] for start in first.tolist()]
     assert list(seen.values()) == expected
+
+
+@pytest.mark.parametrize("num_views", [0, 3])
+@pytest.mark.parametrize("epoch", [None, 2])
+def test_what_comes_next_is_asked_for(num_views: int, epoch: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[float] = []
+    monkeypatch.setattr(
+        "conviction.data.activations.read_ahead", lambda values, rows: asked.extend(values[rows].flatten().tolist())
+    )
+    stream = replace(stream_of(num_views, np.array([0, 1, 2, 0, 1, 2, 0])), batch_size=2)
+    generator = torch.Generator().manual_seed(0)
+    expected: list[float] = []
+    for number, batch in enumerate(stream.in_order() if epoch is None else stream.shuffled(generator, epoch)):
+        wanted = sorted(batch.images.flatten().tolist())
+        # The last batch has taken in a picture that was left over.
+        assert number == 0 or set(expected) <= set(wanted)
+        assert number == 0 or len(wanted) - len(expected) in (0, 1)
+        expected = list(asked)
+        asked.clear()
+    assert number == 2
+    assert expected == []
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

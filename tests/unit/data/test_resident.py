@@ -15,7 +15,7 @@ from torch import Generator
 from conviction.core.errors import DataError
 from conviction.data import resident
 from conviction.data.pack import load_pack
-from conviction.data.resident import read_rows, release, rows_at_once
+from conviction.data.resident import read_ahead, read_rows, release, rows_at_once
 from conviction.data.source.folder import FolderConfig
 from conviction.data.standardize import Standardization, channel_statistics
 from conviction.data.stream import Stream
@@ -155,3 +155,53 @@ def test_of_a_file_that_was_cut_off_nothing_is_made_up(mapped: np.ndarray) -> No
     assert read_rows(mapped, np.array([3])).shape == (1, SIDE_PX, SIDE_PX, 3)
     with pytest.raises(DataError, match=r"mapped\.npy was cut off while it was read\. The next start makes it anew\."):
         read_rows(mapped, np.array([3, 4]))
+
+
+def advised(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
+    """Which bytes the system is asked to read ahead; it reads them."""
+    found: list[tuple[int, int]] = []
+    original = os.posix_fadvise
+
+    def advise(file: int, start: int, count: int, advice: int) -> None:
+        assert advice == os.POSIX_FADV_WILLNEED
+        original(file, start, count, advice)
+        found.append((start, count))
+
+    monkeypatch.setattr(resident.os, "posix_fadvise", advise)
+    return found
+
+
+def test_the_next_batch_of_a_large_map_is_asked_for_while_one_is_used(
+    mapped: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(resident, "_LARGE_BYTES", 1 << 20)
+    found = advised(monkeypatch)
+    assert isinstance(mapped, np.memmap)
+    labels, rows = np.arange(NUM), np.arange(NUM)
+    stream = Stream(mapped, labels, rows, Standardization((0.0,) * 3, (1.0,) * 3), 50)
+    asked: list[list[int]] = []
+    used: list[list[int]] = []
+    for batch in stream.shuffled(Generator().manual_seed(0)):
+        assert all(count == PICTURE_BYTES for _, count in found)
+        asked.append([(start - mapped.offset) // PICTURE_BYTES for start, _ in found])
+        used.append(batch.labels.tolist())
+        found.clear()
+    assert [len(each) for each in used] == [50, 50, 20]
+    assert asked == [*used[1:], []]
+
+
+def test_small_maps_and_arrays_in_memory_are_not_read_ahead(
+    mapped: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = advised(monkeypatch)
+    read_ahead(mapped, np.arange(3))
+    monkeypatch.setattr(resident, "_LARGE_BYTES", 0)
+    read_ahead(np.array(mapped), np.arange(3))
+    read_ahead(mapped, np.arange(0))
+    assert found == []
+    assert isinstance(mapped, np.memmap)
+    Path(str(mapped.filename)).unlink()
+    read_ahead(mapped, np.arange(3))
+    assert found == []
+    monkeypatch.delattr(resident.os, "posix_fadvise")
+    read_ahead(mapped, np.arange(3))
