@@ -44,7 +44,7 @@ def main() -> None:
         "recipe": RECIPE,
         "pictures": PICTURES,
         "packing_s": cold["prepared"] - fastest["prepared"],
-        "warm_first_step_s": sorted(run["first_step"] for run in warm),
+        "command_first_step_s": sorted(run["first_step"] for run in warm),
         "epoch_with_validation_s": [trained["epoch_1_s"], trained["epoch_2_s"]],
         "peak_memory_bytes": trained["peak_memory_bytes"],
     }

@@ -96,7 +96,7 @@ def _share_of_product(part: str) -> Callable[[dict[str, Any]], float]:
 
 
 def _starts(sections: dict[str, Any]) -> list[float]:
-    return list(sections["start_and_epoch"]["warm_first_step_s"])
+    return list(sections["start_and_epoch"]["command_first_step_s"])
 
 
 def _frozen_ratios(sections: dict[str, Any]) -> list[float]:

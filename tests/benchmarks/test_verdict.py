@@ -97,7 +97,7 @@ def test_the_page_sets_targets_beside_figures() -> None:
     }
     sections: dict[str, Any] = {
         "peers": section(summarise(ROUNDS, "lab-c")),
-        "start_and_epoch": {"warm_first_step_s": [2.5, 2.9, 4.0], "peak_memory_bytes": 1.7e9},
+        "start_and_epoch": {"command_first_step_s": [2.5, 2.9, 4.0], "peak_memory_bytes": 1.7e9},
         "share_of_ceiling": {"share_of_matrix_product": {"median": 0.8, "smallest": 0.78, "largest": 0.84}},
         "frozen_head": {"ratios": [12.0, 9.9, 8.5]},
     }

@@ -55,13 +55,6 @@ class Way:
     def __str__(self) -> str:
         return f"{self.machine.precision}, {self.machine.memory_format} {1000 * self.step_s:.1f} ms"
 
-    @property
-    def with_threads(self) -> str:
-        """The same, with the number of threads."""
-        machine = self.machine
-        threads = f"{machine.threads} thread{'s' * (machine.threads > 1)}"
-        return f"{machine.precision}, {machine.memory_format}, {threads} {1000 * self.step_s:.1f} ms"
-
 
 def settle(
     prepared: Prepared,
@@ -93,7 +86,7 @@ def settle(
         if fewer:
             measured.append(_measured(prepared, replace(chosen.machine, threads=fewer), build))
             chosen = choose([chosen, measured[-1]])
-            shown += f"; {measured[-1].with_threads}"
+            shown += f"; {measured[-1]} with {fewer} thread{'s' * (fewer > 1)}"
         chosen.machine.engage()
         note(f"Measured once for this network on this machine, a step: {shown}.")
         # Where it cannot be kept, the next start measures again.

@@ -133,7 +133,7 @@ def test_where_cores_share_their_units_fewer_threads_are_tried_in_the_fastest_wa
     settled = settle(shared_units, build_trainer, notes.append)
     assert tried == list(seconds)
     assert (settled.machine.memory_format, settled.machine.threads) == ("contiguous", threads)
-    assert notes[0].endswith(f"contiguous 250.0 ms; float32, contiguous, 4 threads {1000 * with_four:.1f} ms.")
+    assert notes[0].endswith(f"contiguous 250.0 ms; float32, contiguous {1000 * with_four:.1f} ms with 4 threads.")
     assert settle(shared_units, build_trainer, unexpected) == settled
 
 
