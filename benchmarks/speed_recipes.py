@@ -1,11 +1,13 @@
 """The speed recipes on the real CIFAR-10 pictures: test accuracy over seeds, and how long training takes.
 
-    make bench-recipes              or: python benchmarks/speed_recipes.py [--recipe NAME …] [--seeds N] [--continue]
+    make bench-recipes              or: python benchmarks/speed_recipes.py [--recipe NAME …] [--seeds N]
+                                        [--continue [--again SEED …]]
 
 Needs cifar10-jpeg75.tar.xz in a folder of CONVICTION_DATA. Each seed is trained by `conviction train`, and when that is
-done, evaluated once by `conviction evaluate`. Figures are written after each seed: what was killed goes on with
-`--continue`, which takes over only figures of the same recipe in the same environment. `--quick` shows on made-up
-pictures that everything works; its figures are not written.
+done, evaluated once by `conviction evaluate`, with the weights of its last epoch: a choice among epochs on few
+validation pictures would add chance. Figures are written after each seed: what was killed goes on with `--continue`,
+which takes over only figures of the same recipe in the same environment, but for the seeds `--again`. `--quick` shows
+on made-up pictures that everything works; its figures are not written.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ import json
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -64,18 +66,20 @@ def measure(recipe: Recipe, seed: int, folder: Path) -> dict[str, Any]:
     with bystanders() as shares:
         trained = conviction_says(folder, "train", str(file))
     run = Run.open(trained["path"])
-    evaluation = conviction_says(folder, "evaluate", str(run.path))
+    evaluation = conviction_says(folder, "evaluate", str(run.path), "--weights", "last")
     environment = read_json(run.folder.environment)
     timings = run.folder.read_timings()
-    assert run.best is not None
+    last = run.summary.last
+    assert last is not None
+    assert last.epoch == evaluation["epoch"] == recipe.fit.epochs
     return {
         "seed": seed,
         "test_accuracy": evaluation["accuracy"],
         "test_accuracy_one_view": evaluation["one_view"]["accuracy"],
         "num_test": evaluation["count"],
         "num_views": evaluation["num_views"],
-        "validation_accuracy": run.best.validation.accuracy,
-        "num_validation": run.best.validation.count,
+        "validation_accuracy": last.validation.accuracy,
+        "num_validation": last.validation.count,
         "epoch": evaluation["epoch"],
         "train_s": sum(timing.train_s for timing in timings),
         "train_and_validation_s": sum(timing.train_s + timing.validation_s for timing in timings),
@@ -110,8 +114,10 @@ def what_changed(former: dict[str, Any], now: dict[str, Any]) -> list[str]:
     return [key for key in SAME if former.get(key) != now.get(key)]
 
 
-def kept_seeds(name: str, digest: str, environment: dict[str, Any]) -> list[dict[str, Any]]:
-    """What an earlier benchmark measured of the same recipe in the same environment."""
+def kept_seeds(
+    name: str, digest: str, environment: dict[str, Any], again: Collection[int] = ()
+) -> list[dict[str, Any]]:
+    """What an earlier benchmark measured of the same recipe in the same environment, but for some seeds."""
     former = read_sections(environment).get(SECTION, {}).get("recipes", {}).get(name)
     if former is None:
         return []
@@ -121,7 +127,7 @@ def kept_seeds(name: str, digest: str, environment: dict[str, Any]) -> list[dict
     if changed := what_changed(former["environment"], environment):
         print(f"{name} was measured in another environment ({', '.join(changed)}): it is measured anew.")
         return []
-    seeds = list(former["seeds"])
+    seeds = [one for one in former["seeds"] if one["seed"] not in again]
     numbers, commits = (", ".join(sorted({str(one[key]) for one in seeds})) for key in ("seed", "commit"))
     print(f"{name}: seeds {numbers} are kept, measured at commit {commits}; this is commit {environment['commit']}.")
     return seeds
@@ -131,7 +137,7 @@ def benchmark(name: str, overrides: dict[str, Any], num_seeds: int, folder: Path
     """All seeds of one recipe that are not measured yet."""
     recipe, environment = resolved(name, overrides), this_environment(name)
     digest = digest_of(recipe)
-    seeds = kept_seeds(name, digest, environment) if options.goes_on else []
+    seeds = kept_seeds(name, digest, environment, options.again) if options.goes_on else []
     for seed in range(num_seeds):
         if any(one["seed"] == seed for one in seeds):
             continue
@@ -176,10 +182,13 @@ def main() -> None:
     parser.add_argument("--recipe", nargs="+", choices=SPEED_RECIPES, default=SPEED_RECIPES, help="by default all")
     parser.add_argument("--seeds", type=int, help=f"how many, from 0 on; {NUM_SEEDS} by default")
     parser.add_argument("--continue", action="store_true", dest="goes_on", help="keep the seeds that are measured")
+    parser.add_argument("--again", type=int, nargs="+", default=[], metavar="SEED", help="but not of these")
     parser.add_argument("--quick", action="store_true", help="a few made-up pictures, to see that it works")
     options = parser.parse_args()
     if options.seeds is not None and options.seeds < 1:
         parser.error(f"--seeds is 1 or more, but got {options.seeds}.")
+    if options.again and not options.goes_on:
+        parser.error("--again goes with --continue; without it, all seeds are measured anew.")
     num_seeds = options.seeds or (QUICK_SEEDS if options.quick else NUM_SEEDS)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

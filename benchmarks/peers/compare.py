@@ -24,6 +24,7 @@ from typing import Any
 from record import child_environment, machine_path, this_environment, write_section
 from targets import NAMES, PEER_RECIPES, PEER_TARGETS, WORK, write_page
 
+from peers.arrays import write_arrays
 from peers.pictures import PICTURES, take, unpack, write_start
 from peers.run_conviction import overrides
 from peers.task import Task
@@ -64,6 +65,7 @@ def measure(network: str, peers: list[str], steps: tuple[int, int], num_rounds: 
     """All rounds of one network."""
     task = Task(network, PEER_RECIPES[network], str(folder / network), str(folder / "start.npz"), 0, *steps, 0.0)
     take(folder / PICTURES, folder / network, task.num_pictures)
+    write_arrays(folder / network)
     programs = [OURS, *peers]
     rounds: list[dict[str, dict[str, Any]]] = []
     for number in range(num_rounds):

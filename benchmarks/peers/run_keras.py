@@ -1,7 +1,7 @@
 """Keras, on the backend that KERAS_BACKEND names: its fit on arrays in memory, with its own preprocessing layers.
 
-The arrays are decoded before the clock runs. Keras's RandomCrop cuts a whole batch at one place, which is less work
-than the others do. Layout, precision and compilation are Keras's defaults.
+Its RandomCrop cuts a whole batch at one place, which is less work than the others do. Layout, precision and compilation
+are Keras's defaults.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from pathlib import Path
 import keras
 import numpy as np
 from keras import layers
-from PIL import Image
 
-from peers.task import DEVIATION, MEAN, PADDING_PX, SIDE_PX, Clock, Task, read_task
+from peers.arrays import read_arrays
+from peers.task import DEVIATION, MEAN, PADDING_PX, SIDE_PX, Clock, read_task
 
 
 def build(name: str) -> keras.Sequential:
@@ -52,13 +52,6 @@ def build_from(name: str, start: str) -> tuple[keras.Sequential, float]:
         variable.assign(weight)
     logits = keras.ops.convert_to_numpy(network(kept["images"].transpose(0, 2, 3, 1), training=False))
     return network, float(np.abs(logits - kept["logits"]).max())
-
-
-def read_pictures(task: Task) -> tuple[np.ndarray, np.ndarray]:
-    folders = sorted(Path(task.folder, "train").iterdir())
-    files = [(path, label) for label, folder in enumerate(folders) for path in sorted(folder.iterdir())]
-    images = np.stack([np.asarray(Image.open(path).convert("RGB")) for path, _ in files])
-    return images, np.array([label for _, label in files])
 
 
 class Classifier(keras.Model):
@@ -102,7 +95,7 @@ def main() -> None:
         optimizer=keras.optimizers.SGD(task.learning_rate, momentum=task.momentum),
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
     )
-    images, labels = read_pictures(task)
+    images, labels = read_arrays(Path(task.folder))
     clock = Clock(task)
     history = model.fit(images, labels, batch_size=task.batch_size, epochs=1, verbose=0, callbacks=[Timed(clock)])
     versions = {"keras": keras.__version__}

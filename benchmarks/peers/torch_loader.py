@@ -1,11 +1,30 @@
-"""Pictures as PyTorch's tutorial reads them: ImageFolder, transforms for one picture at a time, two workers."""
+"""Pictures as PyTorch's tutorial has them: arrays in memory, transforms for one picture at a time, two workers."""
 
 from __future__ import annotations
 
-from torch.utils.data import DataLoader
-from torchvision import datasets, transforms
+from pathlib import Path
 
+from PIL import Image
+from torch.utils.data import DataLoader, Dataset
+from torchvision import transforms
+
+from peers.arrays import read_arrays
 from peers.task import DEVIATION, MEAN, NUM_WORKERS, PADDING_PX, SIDE_PX, Task
+
+
+class Pictures(Dataset):
+    """Each picture becomes a PIL image when it is asked for, as in torchvision's CIFAR10."""
+
+    def __init__(self, task: Task, change: transforms.Compose) -> None:
+        self.images, labels = read_arrays(Path(task.folder))
+        self.labels = labels.tolist()
+        self.change = change
+
+    def __len__(self):
+        return len(self.labels)
+
+    def __getitem__(self, index):
+        return self.change(Image.fromarray(self.images[index])), self.labels[index]
 
 
 def loader(task: Task) -> DataLoader:
@@ -17,5 +36,4 @@ def loader(task: Task) -> DataLoader:
             transforms.Normalize(MEAN, DEVIATION),
         ]
     )
-    pictures = datasets.ImageFolder(f"{task.folder}/train", change)
-    return DataLoader(pictures, batch_size=task.batch_size, shuffle=True, num_workers=NUM_WORKERS)
+    return DataLoader(Pictures(task, change), batch_size=task.batch_size, shuffle=True, num_workers=NUM_WORKERS)

@@ -174,6 +174,16 @@ def test_without_being_told_to_go_on_all_seeds_are_measured(benchmark: Benchmark
     assert len(benchmark.trained) == 4
 
 
+def test_single_seeds_are_measured_again(benchmark: Benchmark) -> None:
+    options = ("--recipe", "speed-cifar10", "--seeds", "4")
+    benchmark.run(*options)
+    benchmark.run(*options, "--continue", "--again", "0", "2")
+    assert benchmark.trained[4:] == [("speed-cifar10", 0), ("speed-cifar10", 2)]
+    assert [one["seed"] for one in benchmark.written["speed-cifar10"]["seeds"]] == [0, 1, 2, 3]
+    with pytest.raises(SystemExit):
+        benchmark.run(*options, "--again", "0")
+
+
 def test_made_up_pictures_write_nothing(benchmark: Benchmark) -> None:
     benchmark.run("--quick", "--seeds", "1")
     assert len(benchmark.trained) == 3

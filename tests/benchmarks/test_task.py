@@ -11,10 +11,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from peers.arrays import read_arrays, write_arrays
 from peers.pictures import take, write_start
 from peers.run_conviction import overrides
 from peers.task import Clock, Task
 from peers.torch_network import build, build_from
+from PIL import Image
 from record import child_environment
 
 from conviction.nets import PRESETS, build_network
@@ -68,8 +70,13 @@ def test_all_begin_with_the_weights_that_we_begin_with(tmp_path: Path, monkeypat
     pictures = write_class_folders(tmp_path / "cifar10" / "train", {str(n): 6 for n in range(10)}, (32, 32)).parent
     write_class_folders(tmp_path / "cifar10" / "test", {str(n): 20 for n in range(10)}, (32, 32))
     take(pictures, tmp_path / "taken", 37)
-    counts = [len(list(path.iterdir())) for path in sorted((tmp_path / "taken" / "train").iterdir())]
-    assert counts == [4] * 7 + [3] * 3
+    files = [sorted(path.iterdir()) for path in sorted((tmp_path / "taken" / "train").iterdir())]
+    assert [len(each) for each in files] == [4] * 7 + [3] * 3
+    write_arrays(tmp_path / "taken")
+    images, labels = read_arrays(tmp_path / "taken")
+    assert labels.tolist() == [label for label, each in enumerate(files) for _ in each]
+    with Image.open(files[2][1]) as picture:
+        assert (images[9] == np.asarray(picture.convert("RGB"))).all()
     task = replace(TASK, folder=str(tmp_path / "taken"), seed=3)
     write_start(task.recipe, overrides(task), tmp_path / "start.npz")
     network, difference = build_from("lab-c", str(tmp_path / "start.npz"))
