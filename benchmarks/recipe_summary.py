@@ -50,8 +50,8 @@ def markdown(section: dict[str, Any]) -> list[str]:
         "",
         f"Trained and tested on {section['pictures']}, whose pictures are harder than CIFAR-10's own files: no figure",
         "here compares with one from there. Tested were the weights of the last epoch. Each seed keeps other pictures",
-        "for validation. Settings were chosen by validation figures alone; the test figures of earlier measurements were",
-        "known meanwhile (LOG.md).",
+        "for validation. Settings were chosen by validation figures alone; the test figures of earlier measurements",
+        "were known meanwhile (LOG.md).",
     ]
     for name, found in section["recipes"].items():
         count, one = found["num_seeds"], found["seeds"][0]

@@ -214,7 +214,7 @@ TARGETS = [
         _over_seeds("speed-cifar10-quick", "to_80_percent_train_s"),
     ),
     Target(
-        "head on a frozen SqueezeNet, Imagenette, 20 epochs, against a loop that recomputes it (2 epochs, counted 10 times)",
+        "head on a frozen SqueezeNet, Imagenette, 20 epochs, beside a loop that recomputes it (2 epochs, times 10)",
         *(10.0, "at least", " ×"),
         lambda sections: median(_frozen_ratios(sections)),
         lambda sections: _ends(_frozen_ratios(sections)),

@@ -28,6 +28,10 @@ NORMALIZED = {
     "blocks": [{"filters": 4, "normalization": "batch"}, {"filters": 4, "normalization": "layer", "pooling": {}}],
     "dense": [{"units": 8, "normalization": "batch", "dropout": 0.2}],
 }
+# So many values that rounding turns a ReLU or a maximum over.
+WIDE = {
+    "blocks": [{"filters": 128, "normalization": "batch", "pooling": {}}, {"filters": 256, "normalization": "batch"}],
+}
 # Of 50 images, batches of 16 leave 2 for the last, and batches of 49 become one of 50.
 SCENARIOS: dict[str, dict[str, Any]] = {
     "plain": {"settings": PLAIN, "batch_size": 8},
@@ -37,6 +41,7 @@ SCENARIOS: dict[str, dict[str, Any]] = {
     "mixed": {"settings": RICH, "batch_size": 16, "augments": COLOURS, "optimizer": SgdConfig(learning_rate=0.02)},
     "joined": {"settings": NORMALIZED, "batch_size": 49, "measure_train_fixed": True},
     "timed": {"settings": {"blocks": [{"filters": 4, "bias_epochs": 1, "pooling": {}}]}, "batch_size": 16},
+    "double": {"settings": WIDE, "batch_size": 16, "double": True},
     "bfloat16": {"settings": NORMALIZED, "batch_size": 16, "precision": "bfloat16"},
 }
 

@@ -62,9 +62,12 @@ def trainer(
     augment: Any = None,
     kind: type[Trainer] = Trainer,
     share: Share | None = None,
+    double: bool = False,
     **others: Any,
 ) -> Trainer:
     network = network_of(settings)
+    if double:
+        network.double().register_forward_pre_hook(lambda _, given: (given[0].double(),))
     train = replace(stream(np.arange(NUM_TRAIN), batch_size, standardization, augment), share=share)
     schedule = schedule or ConstantConfig()
     if isinstance(schedule, ScheduleConfig):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import pytest
 from bad_input import CASES, Case
 
 from command import conviction
+from small_disk import unmount
 
 REFERENCE = Path(__file__).parents[2] / "docs" / "reference" / "errors.md"
 _messages: dict[tuple[str, str], str] = {}
@@ -23,8 +23,7 @@ def unmounted(tmp_path: Path) -> Iterator[None]:
     yield
     for place in ("runs", "cache"):
         if (tmp_path / place).is_mount():
-            # Lazily: what the caught error's frames hold open is closed by the garbage collector, whenever that runs.
-            subprocess.run(["umount", "--lazy", str(tmp_path / place)], check=True)
+            unmount(tmp_path / place)
 
 
 @pytest.mark.parametrize("case", CASES, ids=[f"{case.family}-{case.title}" for case in CASES])

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from bad_input.machine_faults import mount
 
 from command import conviction, start
 from conviction import Run, resume, train
@@ -18,6 +17,7 @@ from conviction.core.errors import ConfigError
 from conviction.core.run_folder import RunFolder, list_run_folders
 from conviction.fit.checkpoint import load_tensors
 from conviction.run import training
+from small_disk import small_disk
 
 SAME_BYTES = ("history.jsonl", "best.safetensors", "last.safetensors", "filters.safetensors")
 # Batches of 100: the last has 79 images, which 2 processes divide unevenly.
@@ -181,15 +181,26 @@ def test_what_diverges_everywhere_is_said_once(recipe: Path, tmp_path: Path) -> 
 
 @pytest.mark.slow
 def test_a_full_disk_stops_all_processes_with_one_message(recipe: Path, tmp_path: Path) -> None:
-    place = mount(tmp_path / "runs", "size=600k")
-    try:
+    with small_disk(tmp_path / "runs", "600k"):
         done = conviction("train", recipe, "--processes", 2, "--set", "network=perceptron", "--json")
-    finally:
-        subprocess.run(["umount", "--lazy", str(place)], check=True)
     assert done.code == 2
     assert done.json["error"]["kind"] == "storage"
     assert "the disk is full" in done.json["error"]["message"]
     assert "Traceback" not in done.err
+
+
+@pytest.mark.slow
+def test_who_interrupts_before_the_first_epoch_is_told_of_the_run(recipe: Path, tmp_path: Path) -> None:
+    process = start("train", recipe, "--processes", 2)
+    deadline = time.monotonic() + 60
+    while not workers(process.pid):
+        assert time.monotonic() < deadline, "no process was started"
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    (folder,) = list_run_folders(tmp_path / "runs")
+    assert f"go on with: conviction resume {folder.id}" in err
+    assert (process.returncode, folder.read_summary().status) == (130, "interrupted")
 
 
 @pytest.mark.slow

@@ -25,9 +25,12 @@ if TYPE_CHECKING:
 
 def bench(
     recipe: Annotated[
-        str, typer.Argument(metavar="[RECIPE]", help="A recipe or a preset; its pictures are made up at random.")
+        str,
+        typer.Argument(
+            metavar="[RECIPE]", help="A recipe, a preset or torchvision:NAME; the pictures are made up at random."
+        ),
     ] = "convnet-cifar10",
-    seconds: Annotated[float, typer.Option("--seconds", help="About how long to measure.")] = 20.0,
+    seconds: Annotated[float, typer.Option("--seconds", help="About how long to measure, from 1 to 3600.")] = 20.0,
     batch: Annotated[int | None, typer.Option("--batch", min=1, help="The batch size, fit.batch_size.")] = None,
     input_shape: Annotated[
         str | None, typer.Option("--input", metavar="CxHxW", help="The pictures' size, for example 3x64x64.")
@@ -61,7 +64,7 @@ def bench(
         print_json(found.as_json())
         return
     _print_ceilings(found)
-    print_lines(_describe_training(found.training))
+    print_lines(_describe_training(found))
     print_lines(["", f"Measured in {shown_duration(found.seconds)}."])
     for warning in found.warnings():
         print_aside(f"warning: {warning}")
@@ -105,13 +108,14 @@ def _print_ceilings(found: BenchRecord) -> None:
     print_table(_CEILING_COLUMNS, rows)
 
 
-def _describe_training(training: TrainingSpeed) -> list[str]:
+def _describe_training(found: BenchRecord) -> list[str]:
     from conviction.core.bench_record import SHARE_EXPLAINED
 
+    training = found.training
     size = "×".join(map(str, training.input))
     return [
         f"{training.recipe}: {training.num_parameters:,} parameters, {size} pictures made up at random, batches of "
-        f"{training.batch_size}, {training.precision}",
+        f"{training.batch_size}, {training.precision}, {found.environment['memory_format'].replace('_', ' ')}",
         f"Training step  {_shown_images(training.step_images_per_s)}: forward, backward, optimiser, on one batch",
         f"Whole loop     {_shown_images(training.loop_images_per_s)}: with shuffling, augmentation, standardisation",
         f"Computations   {_shown_flops(training.flop_per_image)} for a picture in a step, "

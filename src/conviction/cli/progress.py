@@ -103,9 +103,11 @@ class PlainWatcher(Watcher):
         if num_done == num_pictures or self._is_time():
             print_aside(f"fetching pictures: {num_done:,} of {num_pictures:,}; {num_kept:,} faces kept")
 
+    def begun(self, run: str) -> None:
+        self.run = run
+
     def started(self, summary: RunSummary, num_epochs: int, folder: str) -> None:
         self._num_epochs = num_epochs
-        self.run = summary.run
         for line in describe_start(summary):
             print_aside(line)
         if summary.epochs:
@@ -175,7 +177,6 @@ class LiveWatcher(PlainWatcher):
         self._num_epochs = num_epochs
         from rich.markup import escape
 
-        self.run = summary.run
         first, *others = describe_start(summary)
         self._progress.print(f"[bold]{escape(first)}[/bold]")
         for line in others:

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from conviction.cli.progress import PlainWatcher
     from conviction.core.records import RunSummary
 
+# Building the network and looking into the cache take less.
+LEAST_SHOWN_S = 1.0
 RecipeArgument = Annotated[
     str, typer.Argument(metavar="RECIPE", help="A built-in recipe (see `conviction recipes`) or a YAML file.")
 ]
@@ -94,6 +96,7 @@ def run_json(summary: RunSummary, path: Path) -> dict[str, Any]:
         "run": summary.run,
         "epochs": summary.epochs,
         "seconds": summary.seconds,
+        "preparation_s": summary.preparation_s,
         "images_per_second": summary.images_per_second,
         "peak_memory_bytes": summary.peak_memory_bytes,
         "best": epoch_json(summary.best),
@@ -116,12 +119,19 @@ def describe_end(summary: RunSummary, path: Path) -> list[str]:
     return [
         "",
         f"Validation  {shown_score(best.validation)} nats: best epoch, {best.epoch} of {summary.epochs} ({ended})",
-        f"Time        {shown_duration(summary.seconds)}, {summary.images_per_second:,.0f} training images a second, "
-        f"at most {summary.peak_memory_bytes / 1e6:,.0f} MB of memory",
+        f"Time        {shown_duration(summary.seconds)}{_preparation(summary)}, {summary.images_per_second:,.0f} "
+        f"training images a second, at most {summary.peak_memory_bytes / 1e6:,.0f} MB of memory",
         *describe_places(path),
         "",
         f"The test split is sealed. To open it, on record:  conviction evaluate {short}",
     ]
+
+
+def _preparation(summary: RunSummary) -> str:
+    """What came before the epochs, where it took time: a training that is compiled is not as fast as its steps."""
+    if summary.preparation_s < LEAST_SHOWN_S:
+        return ""
+    return f" after {shown_duration(summary.preparation_s)} of preparation"
 
 
 def describe_places(path: Path) -> list[str]:

@@ -104,7 +104,11 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class RunSummary:
-    """`run.json`: the state of a run, rewritten after each epoch."""
+    """`run.json`: the state of a run, rewritten after each epoch.
+
+    `seconds` are those of the epochs, validation included; `preparation_s` those before them: to find the fastest way
+    to compute, to compute frozen layers and to compile.
+    """
 
     run: str
     name: str
@@ -122,6 +126,7 @@ class RunSummary:
     last: EpochRecord | None = None
     message: str = ""
     num_processes: int = 1
+    preparation_s: float = 0.0
     format: int = 1
 
 

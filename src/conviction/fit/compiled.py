@@ -6,12 +6,9 @@ whoever validates, saves or freezes it knows of nothing.
 
 from __future__ import annotations
 
-import atexit
 import logging
 import os
-import shutil
 import sys
-import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -23,9 +20,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from conviction.core.device import CompileMode
-from conviction.core.errors import StorageError
-from conviction.core.files import make_folder
-from conviction.data.source.locate import cache_folder
+from conviction.fit.compile_cache import instead_of, remember_libraries, use_cache_folder
 
 Forward = Callable[[Tensor], Tensor]
 # Each size of pictures, and each choice of weights that train, is compiled for itself.
@@ -33,7 +28,6 @@ MOST_VARIANTS = 8
 # Before a GPU's graph is replayed, its kernels run once, and once more to be recorded.
 _REHEARSALS: dict[CompileMode, int] = {"none": 0, "fused": 1, "cuda_graphs": 3}
 _LONGEST_REASON = 160
-_CACHE_VARIABLE = "TORCHINDUCTOR_CACHE_DIR"
 
 
 class CompiledForward:
@@ -76,16 +70,31 @@ class CompiledForward:
         start = time.perf_counter()
         try:
             with _quiet(), _nothing_changed(self._network, images.device):
-                use_cache_folder(images.device)
-                forward = _compiled(self._network, self._mode)
-                for _ in range(_REHEARSALS[self._mode]):
-                    self._rehearse(forward, images)
+                forward = self._compiled_once_or_twice(images)
+            remember_libraries()
         # Compilers fail in many ways. What is the network's own fault shows again where it is computed as it is.
         except Exception as error:
             self._note(f"The training step is not compiled ({_reason(error)}), but computed as it is.")
             return None
         finally:
             self.compile_s += time.perf_counter() - start
+        return forward
+
+    def _compiled_once_or_twice(self, images: Tensor) -> Forward:
+        """A second time in an empty folder, where what an earlier training left may be damaged."""
+        kept = use_cache_folder(images.device)
+        try:
+            return self._rehearsed(images)
+        except Exception:
+            if kept is None:
+                raise
+        with instead_of(kept):
+            return self._rehearsed(images)
+
+    def _rehearsed(self, images: Tensor) -> Forward:
+        forward = _compiled(self._network, self._mode)
+        for _ in range(_REHEARSALS[self._mode]):
+            self._rehearse(forward, images)
         return forward
 
     def _run(self, forward: Forward, images: Tensor) -> Tensor:
@@ -106,29 +115,6 @@ class CompiledForward:
 def compiler_command() -> str:
     """The C++ compiler that torch calls on a processor, whether it is there or not."""
     return os.environ.get("CXX") or ("clang++" if sys.platform == "darwin" else "g++")
-
-
-def use_cache_folder(device: torch.device) -> None:
-    """Let torch keep what it compiles in our cache folder; where that cannot be written, until this process ends.
-
-    Who set torch's own variable knows better.
-    """
-    if device.type == "cpu":
-        # Processes that would compile for a GPU.
-        os.environ.setdefault("TORCH_WARM_POOL", "0")
-    if _CACHE_VARIABLE in os.environ:
-        return
-    folder = cache_folder() / "compiled"
-    try:
-        make_folder(folder)
-        is_writable = os.access(folder, os.W_OK)
-    except StorageError:
-        is_writable = False
-    if is_writable:
-        os.environ[_CACHE_VARIABLE] = str(folder)
-    else:
-        os.environ[_CACHE_VARIABLE] = temporary = tempfile.mkdtemp(prefix="conviction-compiled-")
-        atexit.register(shutil.rmtree, temporary, ignore_errors=True)
 
 
 def _compiled(network: nn.Module, mode: CompileMode) -> Forward:

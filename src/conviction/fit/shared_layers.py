@@ -220,9 +220,10 @@ def _moments_over_all(values: Tensor) -> tuple[Float[Tensor, " C"], Float[Tensor
     """
     num_channels = values.shape[1]
     own = torch.zeros(3, num_channels, dtype=torch.float64, device=values.device)
+    exact = torch.promote_types(values.dtype, torch.float32)
     if len(values):
-        zeros = torch.zeros(num_channels, device=values.device)
-        # Given float32 to change, though by nothing, torch computes in it whatever the values' type.
+        zeros = torch.zeros(num_channels, dtype=exact, device=values.device)
+        # Given float32 to change, though by nothing, torch computes in it where the values are bfloat16.
         mean_C, var_C = torch.batch_norm_update_stats(values, zeros, zeros.clone(), 0.0)
         own[0], own[1], own[2] = values.numel() // num_channels, mean_C, var_C
     of_all = [torch.empty_like(own) for _ in range(distributed.get_world_size())]
@@ -231,4 +232,4 @@ def _moments_over_all(values: Tensor) -> tuple[Float[Tensor, " C"], Float[Tensor
     count_C = count_PC.sum(dim=0)
     mean_C = (count_PC * mean_PC).sum(dim=0) / count_C
     var_C = (count_PC * (var_PC + (mean_PC - mean_C) ** 2)).sum(dim=0) / count_C
-    return mean_C.float(), var_C.float()
+    return mean_C.to(exact), var_C.to(exact)

@@ -14,6 +14,9 @@ class Watcher:
     def stage(self, name: str, num_done: int, total: int) -> None:
         """Work before the training goes on."""
 
+    def begun(self, run: str) -> None:
+        """From here on there is a run that can be gone on with, whatever happens."""
+
     def started(self, summary: RunSummary, num_epochs: int, folder: str) -> None:
         """The training begins, or goes on after `summary.epochs` epochs."""
 

@@ -262,7 +262,7 @@ def _build_block(
         channels, height, width = shape
         if stage == "convolution":
             if config.initialization == "whitening":
-                refuse_whitening(config.filters, channels, config.kernel_px, path)
+                refuse_whitening(config.filters, shape, config.kernel_px, path)
             stages.update(_convolution(config, channels))
             sides = [_convolved(config, side, path, shape) for side in (height, width)]
             shape = (config.filters, sides[0], sides[1])

@@ -21,8 +21,14 @@ def make_dirac(convolution: nn.Conv2d) -> None:
         nn.init.dirac_(convolution.weight[:num_identities])
 
 
-def refuse_whitening(num_filters: int, num_channels: int, kernel_px: int, path: str) -> None:
-    """Raises: ConfigError where patches have fewer directions than half the filters."""
+def refuse_whitening(num_filters: int, shape: tuple[int, int, int], kernel_px: int, path: str) -> None:
+    """Raises: ConfigError where pictures of `shape` (C, H, W) have no such patch, or too few directions for filters."""
+    num_channels, *sides_px = shape
+    if kernel_px > min(sides_px):
+        raise ConfigError(
+            f"{path}: `initialization: whitening` needs whole patches: `kernel_px <= {min(sides_px)}` must hold for "
+            f"pictures of {sides_px[0]}×{sides_px[1]} pixels, but got kernel_px={kernel_px}."
+        )
     most = 2 * num_channels * kernel_px**2
     if num_filters > most:
         raise ConfigError(

@@ -59,6 +59,7 @@ def _results(folder: RunFolder) -> dict[str, Any]:
         "validation count": best.validation.count if best else None,
         "test accuracy (last look)": tests[-1].accuracy if tests else None,
         "seconds": summary.seconds,
+        "seconds of preparation": summary.preparation_s,
         "images per second": summary.images_per_second,
     }
 

@@ -19,6 +19,7 @@ from conviction.core.errors import ConfigError, UnknownName
 from conviction.fit.loop import Trainer
 from conviction.nets import PRESETS
 from conviction.nets.block import num_parameters
+from conviction.nets.named import TORCHVISION, build_torchvision
 from conviction.nets.step_cost import training_step_macs
 from conviction.recipes import recipe_names
 from conviction.run.architecture import Shape, pictures_of
@@ -49,7 +50,9 @@ def bench_machine(
     seconds: float = DEFAULT_SECONDS,
     on_stage: Callable[[str], None] = lambda stage: None,
 ) -> BenchRecord:
-    """Measure this machine for about so many seconds, and the training of a recipe, or of a preset, on random pictures.
+    """Measure this machine for about so many seconds, and the training of a recipe or a network on random pictures.
+
+    A network is a preset or one of torchvision's, `torchvision:NAME`.
 
     `on_stage` hears what is measured next.
 
@@ -95,9 +98,9 @@ def _resolved(
     num_classes: int | None,
 ) -> tuple[Recipe, Shape, int]:
     """The recipe, the shape of its pictures and the number of classes. Raises: ConfigError."""
-    if isinstance(recipe, str) and recipe in PRESETS and recipe not in recipe_names():
-        resolved = load_recipe({"name": recipe, "network": recipe}, overrides)
-        shape, classes = input_shape or PRESETS[recipe].input_shape, num_classes or PRESETS[recipe].num_classes
+    if isinstance(recipe, str) and (known := _pictures_of_network(recipe)):
+        resolved = load_recipe({"name": recipe.removeprefix(TORCHVISION), "network": recipe}, overrides)
+        shape, classes = input_shape or known[0], num_classes or known[1]
     else:
         resolved = _loaded(recipe, overrides)
         known_shape, known_classes, _ = pictures_of(resolved)
@@ -108,6 +111,16 @@ def _resolved(
             )
         shape, classes = input_shape or known_shape, num_classes or known_classes or _USUAL_NUM_CLASSES  # type: ignore[assignment]
     return load_recipe(resolved, _steady(resolved)), shape, classes
+
+
+def _pictures_of_network(name: str) -> tuple[Shape, int] | None:
+    """What a network that is named itself is made for: the shape of pictures, and the number of classes."""
+    if name.startswith(TORCHVISION):
+        _, side_px = build_torchvision(name.removeprefix(TORCHVISION))
+        return (3, side_px, side_px), _USUAL_NUM_CLASSES
+    if name in PRESETS and name not in recipe_names():
+        return PRESETS[name].input_shape, PRESETS[name].num_classes
+    return None
 
 
 def _steady(recipe: Recipe) -> dict[str, Any]:

@@ -26,7 +26,7 @@ def choose_num_processes(wanted: NumProcesses, machine: Machine, recipe: Recipe)
     if wanted == "auto":
         needs_one = recipe.fit.fixed_views is not None or is_compiled
         return torch.cuda.device_count() if is_on_gpus and not needs_one else 1
-    if not isinstance(wanted, int) or wanted < 1:
+    if not isinstance(wanted, int) or isinstance(wanted, bool) or wanted < 1:
         raise ConfigError(f"`processes >= 1` must hold, or be 'auto' for one on each GPU, but got {wanted!r}.")
     if is_on_gpus and wanted > torch.cuda.device_count():
         raise ConfigError(

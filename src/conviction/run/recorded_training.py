@@ -121,6 +121,7 @@ class Training:
 
     def run_as_asked(self, ledger_url: str | None) -> None:
         """Train to the end, in this process or in several others."""
+        self._watcher.begun(self._folder.id)
         num_processes = self._prepared.machine.num_processes
         if num_processes == 1:
             self.run()

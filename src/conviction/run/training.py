@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import shutil
+import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -74,14 +75,16 @@ def train(
         if machine.num_processes > 1:
             # Before anything is measured for them.
             check_processes(prepared, drawn_network(prepared))
+        began = time.perf_counter()
         prepared = settle(prepared, build_trainer, watcher.note)
         network = network_to_begin_with(prepared, watcher)
         trainer = with_cached_frozen(_built(prepared, network, watcher), prepared, watcher)
         trainer, prepared = with_compiled_step(trainer, prepared)
+        preparation_s = time.perf_counter() - began
         folder = create_run_folder(home, resolved.name)
         with folder.held():
             ledger = _open_ledger(folder, home, ledger_url)
-            summary = _describe(folder, prepared, network, data)
+            summary = _describe(folder, prepared, network, data, preparation_s)
             _write_beginnings(folder, prepared, network, summary)
             Training(folder, prepared, (network, trainer), ledger, watcher, summary).run_as_asked(ledger_url)
     return Run(folder, ledger_url)
@@ -131,7 +134,10 @@ def resume(
         if chosen != summary.num_processes:
             watcher.note(describe_another_number(summary.num_processes, chosen))
             summary = dataclasses.replace(summary, num_processes=chosen)
+        began = time.perf_counter()
         trainer = with_cached_frozen(_built(prepared, network, watcher), prepared, watcher)
+        preparation_s = summary.preparation_s + time.perf_counter() - began
+        summary = dataclasses.replace(summary, preparation_s=preparation_s)
         ledger = Ledger.beside(folder.path.resolve().parent, ledger_url)
         training = Training(folder, prepared, (network, trainer), ledger, watcher, summary)
         training.restore()
@@ -172,7 +178,9 @@ def _tell_of_data(data: DataRecord, watcher: Watcher) -> None:
         watcher.note(note)
 
 
-def _describe(folder: RunFolder, prepared: Prepared, network: nn.Module, data: DataRecord) -> RunSummary:
+def _describe(
+    folder: RunFolder, prepared: Prepared, network: nn.Module, data: DataRecord, preparation_s: float
+) -> RunSummary:
     recipe = prepared.recipe
     return RunSummary(
         run=folder.id,
@@ -184,6 +192,7 @@ def _describe(folder: RunFolder, prepared: Prepared, network: nn.Module, data: D
         data=data,
         num_parameters=num_parameters(network),
         num_processes=prepared.machine.num_processes,
+        preparation_s=preparation_s,
     )
 
 

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import subprocess
 from pathlib import Path
 
-import pytest
-
 from bad_input.case import Arguments, case, command_case, digits_with, photos, two_classes
+from small_disk import make_read_only, mount
 
 command_case(
     "Training",
@@ -84,16 +82,6 @@ command_case(
 )
 
 
-def mount(place: Path, options: str) -> Path:
-    """A small file system of its own in memory; the test's end takes it away again."""
-    place.mkdir(parents=True, exist_ok=True)
-    command = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(place)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        pytest.skip(f"this user cannot mount a file system: {done.stderr.strip()}")
-    return place
-
-
 @case("Storage", "disk that is full of runs", "storage", "Cannot write", "the disk is full")
 def _full_runs(folder: Path) -> Arguments:
     mount(folder / "runs", "size=600k")
@@ -109,7 +97,7 @@ def _full_cache(folder: Path) -> Arguments:
 
 @case("Storage", "read-only runs folder", "storage", "Cannot write", "read-only")
 def _read_only_runs(folder: Path) -> Arguments:
-    subprocess.run(["mount", "-o", "remount,ro", str(mount(folder / "runs", "size=1m"))], check=True)
+    make_read_only(mount(folder / "runs", "size=1m"))
     return ["train", "digits"]
 
 

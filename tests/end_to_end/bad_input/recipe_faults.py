@@ -56,6 +56,13 @@ command_case(
 )
 command_case(
     "Recipe",
+    "whitening of patches larger than the pictures",
+    "config",
+    ("network.blocks.0", "kernel_px <= 8", "8×8 pixels", "kernel_px=9"),
+    *digits_with("network.blocks.0.initialization=whitening", "network.blocks.0.kernel_px=9"),
+)
+command_case(
+    "Recipe",
     "odd number of whitening filters",
     "config",
     ("even number of filters", "filters=9"),

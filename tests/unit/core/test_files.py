@@ -21,6 +21,7 @@ from conviction.core.files import (
     write_json,
     write_text,
 )
+from small_disk import make_read_only, small_disk
 
 HOLDER = """
 import sys, time
@@ -37,15 +38,10 @@ def names(folder: Path) -> list[str]:
 
 
 @pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
+def disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 64 KiB."""
-    folder = tmp_path / "small"
-    folder.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(folder)]
-    if os.geteuid() != 0 or subprocess.run(command, capture_output=True).returncode != 0:
-        pytest.skip("only root may mount the small file system that this test fills")
-    yield folder
-    subprocess.run(["umount", "--lazy", str(folder)], check=True)
+    with small_disk(tmp_path / "small", "64k") as place:
+        yield place
 
 
 def test_a_file_is_written_and_replaced_whole(tmp_path: Path) -> None:
@@ -72,8 +68,8 @@ def test_a_writer_that_fails_midway_leaves_the_old_content_alone(tmp_path: Path,
     assert names(tmp_path) == ["a.txt"]
 
 
-def test_a_full_disk_is_a_storage_error_and_the_old_content_stays(small_disk: Path) -> None:
-    path = small_disk / "a.txt"
+def test_a_full_disk_is_a_storage_error_and_the_old_content_stays(disk: Path) -> None:
+    path = disk / "a.txt"
     write_text(path, "old")
     with pytest.raises(StorageError) as caught:
         write_text(path, "x" * 1_000_000)
@@ -81,23 +77,23 @@ def test_a_full_disk_is_a_storage_error_and_the_old_content_stays(small_disk: Pa
         f"Cannot write {path}: the disk is full: free some space, or put the folder elsewhere."
     )
     assert path.read_text() == "old"
-    assert names(small_disk) == ["a.txt"]
+    assert names(disk) == ["a.txt"]
     write_text(path, "the space is free again")
 
 
-def test_a_read_only_folder_is_a_storage_error_and_the_old_content_stays(small_disk: Path) -> None:
-    path = small_disk / "a.txt"
+def test_a_read_only_folder_is_a_storage_error_and_the_old_content_stays(disk: Path) -> None:
+    path = disk / "a.txt"
     write_text(path, "old")
-    subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
+    make_read_only(disk)
     for refused in (
         lambda: write_text(path, "new"),
-        lambda: make_folder(small_disk / "new"),
-        lambda: locked(small_disk / ".lock").__enter__(),
+        lambda: make_folder(disk / "new"),
+        lambda: locked(disk / ".lock").__enter__(),
     ):
         with pytest.raises(StorageError, match="the file system is read-only"):
             refused()
     assert path.read_text() == "old"
-    assert not is_locked(small_disk / ".lock")
+    assert not is_locked(disk / ".lock")
 
 
 def test_a_missing_permission_is_a_storage_error(tmp_path: Path) -> None:

@@ -111,8 +111,30 @@ class TestReally:
         assert len(found["fused"]["notes"]) == 1
 
     def test_what_was_compiled_lies_in_the_cache_folder(self, tmp_path: Path) -> None:
+        def libraries() -> dict[Path, int]:
+            kept = (tmp_path / "drive" / "cache" / "compiled").rglob("*.so")
+            return {path: path.stat().st_ino for path in kept}
+
         drive("plain", tmp_path / "drive")
-        assert any((tmp_path / "drive" / "cache" / "compiled").iterdir())
+        first = libraries()
+        assert len(first) > 0
+        drive("plain", tmp_path / "drive")
+        assert libraries() == first
+
+    @pytest.mark.parametrize(("damaged", "size"), [("*.so", 3000), ("*", None)])
+    def test_what_was_damaged_in_the_cache_folder_is_compiled_again(
+        self, damaged: str, size: int | None, tmp_path: Path
+    ) -> None:
+        """A library that lost its end kills the process that loads it; other files make torch fail."""
+        first = drive("plain", tmp_path / "drive")["plain"]
+        kept = tmp_path / "drive" / "cache" / "compiled"
+        files = [path for path in kept.rglob(damaged) if path.is_file() and path.suffix != ".json"]
+        assert any(path.suffix == ".so" and path.stat().st_size > 3000 for path in files)
+        for path in files:
+            os.truncate(path, path.stat().st_size // 2 if size is None else size)
+        second = drive("plain", tmp_path / "drive")["plain"]
+        assert second["fused"]["notes"] == []
+        assert second["fused"]["losses"] == first["fused"]["losses"] != first["none"]["losses"]
 
     def test_without_a_cache_folder_it_compiles_and_leaves_nothing(self, tmp_path: Path) -> None:
         (tmp_path / "cache").write_text("in the way")
@@ -130,6 +152,7 @@ class Compiler:
         self._fault = fault
         monkeypatch.setattr(compiled, "_compiled", self.compile)
         monkeypatch.setattr(compiled, "use_cache_folder", lambda device: None)
+        monkeypatch.setattr(compiled, "remember_libraries", lambda: None)
 
     def compile(self, network: nn.Module, mode: CompileMode) -> Callable[[Tensor], Tensor]:
         self.num_compiled += 1
@@ -233,26 +256,3 @@ def test_what_torch_is_asked_for(mode: CompileMode, graphs: bool, monkeypatch: p
     assert asked == [{"fullgraph": True, "dynamic": False, "options": options}] * 2
     # torch keeps what it compiled with the code: each has its own.
     assert codes[0] is not codes[1]
-
-
-class TestCacheFolder:
-    @pytest.fixture(autouse=True)
-    def no_variable(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        for name in ("TORCHINDUCTOR_CACHE_DIR", "TORCH_WARM_POOL"):
-            # Set first, so that whatever a test sets is taken back.
-            monkeypatch.setenv(name, "")
-            monkeypatch.delenv(name)
-
-    def test_it_is_ours(self, tmp_path: Path) -> None:
-        compiled.use_cache_folder(torch.device("cpu"))
-        assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == str(tmp_path / "cache" / "compiled")
-        assert os.environ["TORCH_WARM_POOL"] == "0"
-
-    def test_processes_that_compile_for_a_gpu_stay(self) -> None:
-        compiled.use_cache_folder(torch.device("cuda"))
-        assert "TORCH_WARM_POOL" not in os.environ
-
-    def test_the_users_own_stays(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "/elsewhere")
-        compiled.use_cache_folder(torch.device("cpu"))
-        assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == "/elsewhere"

@@ -136,6 +136,17 @@ def test_a_recipe_without_a_size_is_refused() -> None:
         bench_machine({"network": "lenet5"}, seconds=SECONDS)
 
 
+def test_a_network_of_torchvisions_needs_no_recipe() -> None:
+    # Its own pictures are of 224 pixels, and a step takes too long for a test.
+    found = bench_machine("torchvision:squeezenet1_1", {"fit.batch_size": 1}, input_shape=(3, 32, 32), seconds=SECONDS)
+    # 722,496 without its last convolution, of 512 channels to 10 classes.
+    assert found.training.num_parameters == 722_496 + 512 * 10 + 10
+    _, shape, classes = module._resolved("torchvision:squeezenet1_1", {}, None, None)
+    assert (shape, classes) == ((3, 224, 224), 10)
+    with pytest.raises(ConvictionError, match="Did you mean 'squeezenet1_0'"):
+        bench_machine("torchvision:squeezenet1_2x", seconds=SECONDS)
+
+
 def test_an_unknown_name_is_answered_with_presets_too() -> None:
     with pytest.raises(ConvictionError, match="Did you mean 'perceptron'"):
         bench_machine("perceptrom", seconds=SECONDS)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -16,11 +17,14 @@ import pytest
 import torch
 
 from conviction import resume, train
+from conviction.cli.train import describe_end
 from conviction.core.errors import StorageError
 from conviction.data.stream import Batch
 from conviction.fit.loop import Trainer
 from conviction.run import activation_store, cached_frozen
 from conviction.run.recipe import load_recipe
+from pictures import write_class_folders, write_picture
+from small_disk import make_read_only, small_disk
 from small_frozen import AUGMENTED, RECIPE, NoRoom, Notes, Stages, kept_sets, losses, trained, weights
 
 
@@ -85,6 +89,22 @@ def test_a_second_training_computes_nothing_of_it_again(tmp_path: Path, monkeypa
     for changed in ({"seed": 4}, {"fit.precision": "bfloat16"}, {"standardize": "per_image"}):
         with pytest.raises(AssertionError, match="computed anew"):
             trained(changed)
+    monkeypatch.setattr(torch, "__version__", "another")
+    with pytest.raises(AssertionError, match="computed anew"):
+        trained()
+
+
+def test_changed_pictures_are_computed_anew(tmp_path: Path) -> None:
+    folder = write_class_folders(tmp_path / "pictures", {"dark": 20, "light": 20})
+    settings = {"data": {"name": "folder", "path": str(folder)}}
+    first, _ = trained(**settings)
+    changed = folder / "dark" / "dark-003.png"
+    write_picture(changed, shade=250)
+    second, _ = trained(**settings)
+    plain, _ = trained({"fit.cache_frozen": False}, **settings)
+    assert len(kept_sets(tmp_path)) == 2
+    assert losses(second) == pytest.approx(losses(plain), rel=1e-5)
+    assert losses(second) != pytest.approx(losses(first), rel=1e-5)
 
 
 def test_bfloat16_is_kept_as_it_is(tmp_path: Path) -> None:
@@ -119,6 +139,38 @@ def test_a_changed_file_of_weights_gives_a_new_cache_and_is_noticed_on_resuming(
     assert resumed.summary.epochs == 3
     start.unlink()
     assert run.evaluate("validation").count == resumed.summary.data.num_validation
+
+
+def test_kept_activations_are_read_where_nothing_can_be_written(tmp_path: Path) -> None:
+    with small_disk(tmp_path / "cache", "50m") as place:
+        first, _ = trained()
+        make_read_only(place)
+        second, notes = trained()
+        # Others cannot be kept, which a training survives.
+        _, others = trained({"seed": 4, "fit.epochs": 1})
+    assert notes == []
+    assert losses(second) == losses(first)
+    assert "So the frozen layers are computed in each epoch." in others[1]
+
+
+def test_what_comes_before_the_epochs_is_told_beside_their_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    original = cached_frozen._Caching._computed
+
+    def slowly(self: Any, part: Any) -> Any:
+        time.sleep(1.0)
+        return original(self, part)
+
+    monkeypatch.setattr(cached_frozen._Caching, "_computed", slowly)
+    first, _ = trained({"fit.epochs": 1})
+    assert 1.0 <= first.summary.preparation_s < 5.0
+    assert first.summary.seconds == pytest.approx(
+        sum(one.train_s + one.validation_s for one in first.folder.read_timings())
+    )
+    (line,) = [line for line in describe_end(first.summary, first.path) if line.startswith("Time")]
+    assert re.search(r"^Time +\d\.\d s after [1-4]\.\d s of preparation, [\d,]+ training images a second,", line)
+    second, _ = trained({"fit.epochs": 1})
+    assert second.summary.preparation_s < first.summary.preparation_s - 0.5
+    assert "of preparation" not in "".join(describe_end(second.summary, second.path))
 
 
 def test_where_the_disk_has_no_room_training_goes_on_without(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -166,6 +166,9 @@ def test_another_training_is_measured_anew(
     recipe = load_recipe(long_training.recipe, change)
     settle(replace(long_training, recipe=recipe, machine=Machine.for_recipe(recipe)), build_trainer, lambda note: None)
     assert len(measured) == 4
+    monkeypatch.setattr(torch, "__version__", "another")
+    settle(long_training, build_trainer, lambda note: None)
+    assert len(measured) == 6
 
 
 def test_other_weights_are_measured_no_more(long_training: Prepared, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -14,7 +16,7 @@ from conviction.core.errors import ConfigError
 from conviction.data.stream import Stream
 from conviction.run import activation_store, cached_frozen
 from conviction.run.recipe import load_recipe
-from small_frozen import AUGMENTED, RECIPE, Stages, kept_sets, trained, weights
+from small_frozen import AUGMENTED, RECIPE, Stages, kept_sets, losses, prepared_for, trained, weights
 
 
 def test_fixed_views_take_turns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -33,6 +35,50 @@ def test_fixed_views_take_turns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert sum(len(images) for images in seen) == 1 + data.num_validation + 3 * data.num_train
     assert f"{data.num_validation + 3 * data.num_train:,} pictures and views" in notes[0]
     assert len(kept_sets(tmp_path)) == 4
+
+
+@pytest.mark.parametrize("num_views", [1, 3])
+def test_views_that_are_all_alike_are_what_is_seen_without_the_cache(num_views: int) -> None:
+    alike = {"augment": [{"name": "horizontal_flip", "p": 1.0}]}
+    kept, _ = trained({"fit.fixed_views": num_views}, **alike)
+    plain, _ = trained({"fit.cache_frozen": False}, **alike)
+    assert losses(kept) == pytest.approx(losses(plain), rel=1e-5)
+    unaugmented, _ = trained({"fit.cache_frozen": False})
+    assert losses(kept) != pytest.approx(losses(unaugmented), rel=1e-3)
+
+
+def test_each_kept_view_is_one_of_its_own_picture(tmp_path: Path) -> None:
+    settings = {**AUGMENTED, "fit.fixed_views": 2, "fit.epochs": 1}
+    run, _ = trained(settings)
+    prepared = prepared_for(settings)
+    rows = np.sort(prepared.splits.train)
+    kept = [np.load(folder / "values.npy") for folder in kept_sets(tmp_path)]
+    views = [torch.from_numpy(values).permute(0, 3, 1, 2) for values in kept if len(values) == len(rows)]
+    assert len(views) == 2
+    # By a pixel in each direction or not at all: nine places that a picture may be moved to.
+    padded = np.pad(prepared.pack.images[rows], ((0, 0), (1, 1), (1, 1), (0, 0)))
+    block = run.network("last").blocks.block1.eval()
+    closest = []
+    for top, left in itertools.product(range(3), repeat=2):
+        moved = torch.from_numpy(padded[:, top : top + 8, left : left + 8]).permute(0, 3, 1, 2)
+        with torch.no_grad():
+            expected = block(prepared.standardization(moved))
+        closest.append(torch.stack([(values - expected).abs().amax(dim=(1, 2, 3)) for values in views]))
+    distance, place = torch.stack(closest).min(dim=0)
+    assert float(distance.max()) < 1e-5
+    # All places are drawn, about as often as each other, and anew for the second view.
+    counts = torch.stack([torch.bincount(each, minlength=9) for each in place])
+    assert int(counts.min()) > len(rows) / 9 * 0.6
+    assert float((place[0] == place[1]).float().mean()) == pytest.approx(1 / 9, abs=0.05)
+
+
+def test_another_augmentation_gives_other_views(tmp_path: Path) -> None:
+    trained({**AUGMENTED, "fit.fixed_views": 1, "fit.epochs": 1})
+    first = kept_sets(tmp_path)
+    assert len(first) == 2
+    trained({**AUGMENTED, "augment": [{"name": "random_crop", "padding_px": 2}], "fit.fixed_views": 1, "fit.epochs": 1})
+    # The pictures as they are, are the same.
+    assert len(kept_sets(tmp_path)) == 3
 
 
 def test_more_views_than_sets_are_kept_stay_nevertheless(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -41,7 +41,7 @@ def test_more_processes_than_gpus_are_refused(two_gpus: None) -> None:
         choose_num_processes(3, GPU, DIGITS)
 
 
-@pytest.mark.parametrize("wanted", [0, -1, "two"])
+@pytest.mark.parametrize("wanted", [0, -1, "two", True])
 def test_what_is_no_number_of_processes_is_refused(wanted: Any) -> None:
     with pytest.raises(ConfigError, match=re.escape(f"but got {wanted!r}")):
         choose_num_processes(wanted, CPU, DIGITS)
