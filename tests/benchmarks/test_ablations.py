@@ -66,13 +66,14 @@ def test_what_is_left_out_by_hand() -> None:
 
 def test_differences_are_of_pairs_and_what_the_ingredient_gives() -> None:
     def one(seed: int, accuracy: float) -> dict[str, Any]:
-        return {"seed": seed, "accuracy": accuracy, "accuracy_one_view": accuracy, "num_validation": 5000}
+        figures = {"accuracy": accuracy, "accuracy_one_view": accuracy, "loss_one_view": 1 - accuracy}
+        return {"seed": seed, **figures, "num_validation": 5000}
 
     found = {BASE: [one(0, 0.85), one(1, 0.83), one(2, 0.84)], "no shifts": [one(1, 0.80), one(0, 0.83)]}
     assert differences(found, "no shifts", "accuracy") == pytest.approx([0.03, 0.02])
     # Mean 2.5 points, deviation 0.7071; Student's t for one degree of freedom is 12.706: half of 12.706.
     row = markdown({"pictures": "P", "trainings": found})[-1]
-    assert row == "| no shifts | 81.50 % | 81.50 % | +2.50 (-3.85 … +8.85) | 2 |"
+    assert row == "| no shifts | 81.50 % | 81.50 % | +2.50 (-3.85 … +8.85) | -0.025 (-0.089 … +0.039) | 2 |"
 
 
 def test_a_killed_benchmark_goes_on(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
