@@ -122,7 +122,13 @@ def main() -> None:
             )
             for network in asked.networks
         }
-    section = {"pictures": PICTURES, "batch_size": Task.batch_size, "load_average": load_average, "networks": networks}
+    section = {
+        "pictures": PICTURES,
+        "decoded": True,
+        "batch_size": Task.batch_size,
+        "load_average": load_average,
+        "networks": networks,
+    }
     print("\n".join(markdown(section)))
     is_whole = set(peers) >= set(possible) and set(asked.networks) == set(PEER_RECIPES) and num_rounds >= NUM_ROUNDS
     if asked.quick or not is_whole:

@@ -69,6 +69,11 @@ def markdown(section: dict[str, Any]) -> list[str]:
         "that of two in the same round; the median of the rounds, and in brackets the smallest and the largest. The",
         "mean training loss is over all steps from the same initial weights.",
     ]
+    if not section.get("decoded"):
+        lines += [
+            "Measured before plain PyTorch and Lightning had decoded pictures: here they open JPEG files,",
+            "and are slower by about a sixth.",
+        ]
     for network, found in section["networks"].items():
         ours = found["ours"]
         lines += [

@@ -40,7 +40,7 @@ def section(peers: dict[str, Any]) -> dict[str, Any]:
         "peers": peers,
         "rounds": ROUNDS,
     }
-    return {"pictures": "some pictures", "batch_size": 128, "networks": {"lab-c": found}}
+    return {"pictures": "some pictures", "decoded": True, "batch_size": 128, "networks": {"lab-c": found}}
 
 
 def test_ratios_are_those_within_a_round() -> None:
@@ -80,6 +80,9 @@ def test_misses_are_stated_as_misses() -> None:
     shown = "\n".join(markdown(section(summarise(ROUNDS, "lab-c"))))
     assert "| 2.40 (2.00 … 3.00) × | ≥ 2.5 × | **missed** |" in shown
     assert "| agree |" in shown
+    assert "open JPEG files" not in shown
+    before = {**section(summarise(ROUNDS, "lab-c")), "decoded": False}
+    assert "open JPEG files" in "\n".join(markdown(before))
 
 
 def test_another_network_is_said_to_be_one() -> None:
