@@ -138,6 +138,8 @@ def benchmark(name: str, overrides: dict[str, Any], num_seeds: int, folder: Path
     recipe, environment = resolved(name, overrides), this_environment(name)
     digest = digest_of(recipe)
     seeds = kept_seeds(name, digest, environment, options.again) if options.goes_on else []
+    # Once the best epoch was tested, not the last one.
+    seeds = [one for one in seeds if one.get("epoch", recipe.fit.epochs) == recipe.fit.epochs]
     for seed in range(num_seeds):
         if any(one["seed"] == seed for one in seeds):
             continue
@@ -187,9 +189,9 @@ def main() -> None:
     options = parser.parse_args()
     if options.seeds is not None and options.seeds < 1:
         parser.error(f"--seeds is 1 or more, but got {options.seeds}.")
-    if options.again and not options.goes_on:
-        parser.error("--again goes with --continue; without it, all seeds are measured anew.")
     num_seeds = options.seeds or (QUICK_SEEDS if options.quick else NUM_SEEDS)
+    if options.again and not (options.goes_on and set(options.again) <= set(range(num_seeds))):
+        parser.error(f"--again goes with --continue, and with seeds from 0 to {num_seeds - 1}.")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         overrides = quick_overrides(folder) if options.quick else {"data.path": PICTURES}

@@ -180,8 +180,21 @@ def test_single_seeds_are_measured_again(benchmark: Benchmark) -> None:
     benchmark.run(*options, "--continue", "--again", "0", "2")
     assert benchmark.trained[4:] == [("speed-cifar10", 0), ("speed-cifar10", 2)]
     assert [one["seed"] for one in benchmark.written["speed-cifar10"]["seeds"]] == [0, 1, 2, 3]
-    with pytest.raises(SystemExit):
-        benchmark.run(*options, "--again", "0")
+    for wrong in (("--again", "0"), ("--continue", "--again", "4")):
+        with pytest.raises(SystemExit):
+            benchmark.run(*options, *wrong)
+
+
+def test_a_seed_that_was_tested_with_another_epoch_is_measured_again(
+    benchmark: Benchmark, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Of seven epochs, by its recipe.
+    epochs = iter((7, 6, 7))
+    original = speed_recipes.measure
+    monkeypatch.setattr(speed_recipes, "measure", lambda *which: {**original(*which), "epoch": next(epochs)})
+    benchmark.run("--recipe", "speed-cifar10", "--seeds", "2")
+    benchmark.run("--recipe", "speed-cifar10", "--seeds", "2", "--continue")
+    assert benchmark.trained[2:] == [("speed-cifar10", 1)]
 
 
 def test_made_up_pictures_write_nothing(benchmark: Benchmark) -> None:

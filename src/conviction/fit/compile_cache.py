@@ -12,63 +12,104 @@ import shutil
 import tempfile
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import torch
 
 from conviction.core.errors import ConvictionError, StorageError
-from conviction.core.files import make_folder, read_json, write_json
+from conviction.core.files import locked, make_folder, read_json, write_json
 from conviction.data.source.locate import cache_folder
 
 _VARIABLE = "TORCHINDUCTOR_CACHE_DIR"
-_SUMS = "libraries.json"
+_TRITON_VARIABLE = "TRITON_CACHE_DIR"
+_SUMS, _LOCK = "libraries.json", ".lock"
 _LIBRARIES = {".so", ".dylib", ".pyd"}
 
 
 def use_cache_folder(device: torch.device) -> Path | None:
-    """Let torch keep what it compiles in our cache folder; where that cannot be written, until this process ends.
+    """Let torch keep what it compiles in our cache folder, which one process at a time has.
 
-    Returns the folder where it holds anything of before. Who set torch's own variable knows better.
+    Others, and who cannot write there, have a folder until they end. Returns ours where it held anything when this
+    process came to it. Who set torch's own variable knows better.
     """
     if device.type == "cpu":
         # Processes that would compile for a GPU.
         os.environ.setdefault("TORCH_WARM_POOL", "0")
-    folder = cache_folder() / "compiled"
-    if _VARIABLE not in os.environ:
-        try:
-            make_folder(folder)
-            is_writable = os.access(folder, os.W_OK)
-        except StorageError:
-            is_writable = False
-        if is_writable:
+    folder = _kept_folder()
+    # A process that holds it may leave the variable to those that it starts.
+    if os.environ.get(_VARIABLE, str(folder)) == str(folder) and _holding.folder != folder:
+        if _holding.take(folder):
             os.environ[_VARIABLE] = str(folder)
-            _remove_unknown_libraries(folder)
+            _remove_untrusted_libraries(folder)
         else:
             os.environ[_VARIABLE] = _temporary_folder()
-    is_ours = os.environ[_VARIABLE] == str(folder)
-    return folder if is_ours and any(folder.iterdir()) else None
+    return folder if _holding.folder == folder and _holding.had_files else None
 
 
 def remember_libraries() -> None:
-    """What lies in our cache folder now is whole."""
-    folder = cache_folder() / "compiled"
-    if os.environ.get(_VARIABLE) == str(folder):
+    """What lies in our cache folder now is whole, as no other process writes there."""
+    folder = _kept_folder()
+    if _holding.folder == folder and os.environ.get(_VARIABLE) == str(folder):
         # Where that fails, they are compiled again.
         with suppress(OSError, ConvictionError):
             write_json(folder / _SUMS, {str(path.relative_to(folder)): _sum_of(path) for path in _libraries(folder)})
 
 
 @contextmanager
-def instead_of(folder: Path) -> Iterator[None]:
-    """Another, empty folder for torch, which stays where the block succeeds: then what was in `folder` was at fault."""
+def replacing_damaged(folder: Path) -> Iterator[None]:
+    """An empty folder for torch. Where the block succeeds, it stays, and what `folder` holds goes: it was at fault."""
+    triton = os.environ.get(_TRITON_VARIABLE, "")
+    if Path(triton).is_relative_to(folder):
+        # Derived by torch from the other, once.
+        del os.environ[_TRITON_VARIABLE]
     os.environ[_VARIABLE] = _temporary_folder()
     try:
         yield
     except BaseException:
         os.environ[_VARIABLE] = str(folder)
+        if triton:
+            os.environ[_TRITON_VARIABLE] = triton
         raise
-    shutil.rmtree(folder, ignore_errors=True)
+    finally:
+        # Once is enough to try.
+        _holding.had_files = False
+    for path in folder.iterdir():
+        if path.name != _LOCK:
+            shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
+
+
+class _Holding:
+    """Which folder this process has for itself, until it ends."""
+
+    def __init__(self) -> None:
+        self.folder: Path | None = None
+        self.had_files = False
+        self._lock = ExitStack()
+
+    def take(self, folder: Path) -> bool:
+        """Whether nobody else has it, and it can be written."""
+        self.release()
+        try:
+            make_folder(folder)
+            is_free = os.access(folder, os.W_OK) and self._lock.enter_context(locked(folder / _LOCK, wait=False))
+            self.had_files = any(path.name != _LOCK for path in folder.iterdir())
+        except (StorageError, OSError):
+            is_free = False
+        self.folder = folder if is_free else None
+        return is_free
+
+    def release(self) -> None:
+        """Let others have it."""
+        self._lock.close()
+        self.folder, self.had_files = None, False
+
+
+_holding = _Holding()
+
+
+def _kept_folder() -> Path:
+    return cache_folder() / "compiled"
 
 
 def _temporary_folder() -> str:
@@ -77,7 +118,7 @@ def _temporary_folder() -> str:
     return folder
 
 
-def _remove_unknown_libraries(folder: Path) -> None:
+def _remove_untrusted_libraries(folder: Path) -> None:
     """Those that are not as they were when they were whole; torch compiles them again."""
     known: object = None
     with suppress(OSError, ConvictionError, ValueError):

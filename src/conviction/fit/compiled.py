@@ -20,7 +20,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from conviction.core.device import CompileMode
-from conviction.fit.compile_cache import instead_of, remember_libraries, use_cache_folder
+from conviction.fit.compile_cache import remember_libraries, replacing_damaged, use_cache_folder
 
 Forward = Callable[[Tensor], Tensor]
 # Each size of pictures, and each choice of weights that train, is compiled for itself.
@@ -85,10 +85,10 @@ class CompiledForward:
         kept = use_cache_folder(images.device)
         try:
             return self._rehearsed(images)
-        except Exception:
-            if kept is None:
+        except Exception as error:
+            if kept is None or isinstance(error, torch.OutOfMemoryError):
                 raise
-        with instead_of(kept):
+        with replacing_damaged(kept):
             return self._rehearsed(images)
 
     def _rehearsed(self, images: Tensor) -> Forward:

@@ -68,7 +68,7 @@ class ActivationStore:
         target = self.folder / wanted.key
         self.reserve([wanted.key])
         if not os.access(self.folder, os.W_OK) and (found := _opened(target, wanted, check=True)) is not None:
-            # Nothing can be locked there, nor removed by others.
+            # Nothing can be locked there. Whoever removes it meanwhile leaves it to those who have it mapped.
             return found
         self._remove_abandoned()
         # A second process waits here for the first one's work and then finds it.

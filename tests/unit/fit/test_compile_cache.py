@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from conviction.fit import compile_cache
-from conviction.fit.compile_cache import instead_of, remember_libraries, use_cache_folder
+from conviction.fit.compile_cache import remember_libraries, replacing_damaged, use_cache_folder
 
 VARIABLE, CPU = "TORCHINDUCTOR_CACHE_DIR", torch.device("cpu")
 
@@ -21,6 +21,7 @@ def no_variable(monkeypatch: pytest.MonkeyPatch) -> None:
         # Set first, so that whatever a test sets is taken back.
         monkeypatch.setenv(name, "")
         monkeypatch.delenv(name)
+    monkeypatch.setattr(compile_cache, "_holding", compile_cache._Holding())
 
 
 @pytest.fixture
@@ -29,7 +30,9 @@ def folder(tmp_path: Path) -> Path:
 
 
 def another_process(monkeypatch: pytest.MonkeyPatch) -> Path | None:
+    """What it finds once this one has ended."""
     monkeypatch.delenv(VARIABLE)
+    compile_cache._holding.release()
     return use_cache_folder(CPU)
 
 
@@ -84,24 +87,52 @@ def test_without_their_sums_none_is_trusted(damaged: str, folder: Path, monkeypa
     assert not one.exists()
 
 
-def test_another_folder_stays_where_it_helps(folder: Path) -> None:
+def test_one_process_at_a_time_has_the_folder(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     use_cache_folder(CPU)
-    library(folder, "one.so")
+    one = library(folder, "one.so")
+    mine = compile_cache._holding
+    # Another one, which was started by this one or not.
+    for inherited in (True, False):
+        monkeypatch.setattr(compile_cache, "_holding", compile_cache._Holding())
+        if not inherited:
+            monkeypatch.delenv(VARIABLE)
+        assert use_cache_folder(CPU) is None
+        assert os.environ[VARIABLE] != str(folder)
+        remember_libraries()
+        Path(os.environ[VARIABLE]).rmdir()
+        monkeypatch.setenv(VARIABLE, str(folder))
+    assert [path.name for path in folder.iterdir() if path.suffix == ".json"] == []
+    assert one.exists()
+    mine.release()
+    assert use_cache_folder(CPU) == folder
+
+
+def test_another_folder_stays_where_it_helps(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    use_cache_folder(CPU)
+    library(folder, "one.py")
+    triton = str(folder / "triton")
+    monkeypatch.setenv("TRITON_CACHE_DIR", triton)
 
     def fail() -> None:
-        with instead_of(folder):
+        with replacing_damaged(folder):
             assert os.environ[VARIABLE] != str(folder)
             raise KeyError
 
+    assert another_process(monkeypatch) == folder
     with pytest.raises(KeyError):
         fail()
+    # Once is enough to try.
+    assert use_cache_folder(CPU) is None
     assert os.environ[VARIABLE] == str(folder)
-    assert (folder / "ab" / "one.so").exists()
-    with instead_of(folder):
+    assert (folder / "ab" / "one.py").exists()
+    assert os.environ["TRITON_CACHE_DIR"] == triton
+    with replacing_damaged(folder):
         pass
     assert os.listdir(os.environ[VARIABLE]) == []
-    assert not folder.exists()
+    assert "TRITON_CACHE_DIR" not in os.environ
+    assert [path.name for path in folder.iterdir()] == [".lock"]
     assert use_cache_folder(CPU) is None
+    assert os.environ[VARIABLE] != str(folder)
 
 
 def test_where_nothing_can_be_written_libraries_lie_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

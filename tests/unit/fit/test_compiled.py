@@ -111,9 +111,9 @@ class TestReally:
         assert len(found["fused"]["notes"]) == 1
 
     def test_what_was_compiled_lies_in_the_cache_folder(self, tmp_path: Path) -> None:
-        def libraries() -> dict[Path, int]:
+        def libraries() -> dict[Path, tuple[int, int]]:
             kept = (tmp_path / "drive" / "cache" / "compiled").rglob("*.so")
-            return {path: path.stat().st_ino for path in kept}
+            return {path: (path.stat().st_ino, path.stat().st_mtime_ns) for path in kept}
 
         drive("plain", tmp_path / "drive")
         first = libraries()
