@@ -74,9 +74,13 @@ def replacing_damaged(folder: Path) -> Iterator[None]:
     finally:
         # Once is enough to try.
         _holding.had_files = False
-    for path in folder.iterdir():
-        if path.name != _LOCK:
-            shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
+    # What cannot be removed is found again, and tried again, by the next process.
+    with suppress(OSError):
+        for path in folder.iterdir():
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            elif path.name != _LOCK:
+                path.unlink()
 
 
 class _Holding:
