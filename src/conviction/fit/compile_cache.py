@@ -1,143 +1,140 @@
-"""The folder in which torch keeps what it compiles, so that later trainings need not compile it again.
+"""What torch compiled for a network, kept for later trainings in one file with a checksum.
 
-A library that lost its end kills whoever loads it, and no exception tells of it. So the sizes and checksums of whole
-ones are kept beside them, and others are removed before torch can find them.
+torch trusts its cache folder: a library there that lost its end kills the process, and a changed bit computes something
+else. So it works in a folder of this process alone, and from one process to the next goes an archive, which is whole or
+not used at all.
 """
 
 from __future__ import annotations
 
 import atexit
+import hashlib
+import io
+import json
 import os
 import shutil
 import tempfile
-import zlib
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+import zipfile
+from collections.abc import Sequence
+from contextlib import suppress
+from functools import cache
 from pathlib import Path
 
 import torch
 
-from conviction.core.errors import ConvictionError, StorageError
-from conviction.core.files import locked, make_folder, read_json, write_json
+from conviction.core.device import device_name
+from conviction.core.errors import ConvictionError
+from conviction.core.files import make_folder, write_atomically
 from conviction.data.source.locate import cache_folder
 
-_VARIABLE = "TORCHINDUCTOR_CACHE_DIR"
-_TRITON_VARIABLE = "TRITON_CACHE_DIR"
-_SUMS, _LOCK = "libraries.json", ".lock"
-_LIBRARIES = {".so", ".dylib", ".pyd"}
+# A network's code takes a few megabytes.
+MOST_KEPT = 64
+_VARIABLE, _TRITON_VARIABLE = "TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR"
+_PREFIX, _SUFFIX = "conviction-compiled-", ".zip"
+_DIGEST_BYTES = hashlib.sha256().digest_size
+# torch's own, which say nothing to another process.
+_LOCKS = "locks"
 
 
-def use_cache_folder(device: torch.device) -> Path | None:
-    """Let torch keep what it compiles in our cache folder, which one process at a time has.
+class KeptCode:
+    """The compiled code of what `about` says, on a device with one version of torch.
 
-    Others, and who cannot write there, have a folder until they end. Returns ours where it held anything when this
-    process came to it. Who set torch's own variable knows better.
+    Where something else has the same `about`, its code lies beside: torch knows by its own sums what is what. Who has
+    set torch's own variable knows better: then nothing is kept here.
     """
-    if device.type == "cpu":
-        # Processes that would compile for a GPU.
-        os.environ.setdefault("TORCH_WARM_POOL", "0")
-    folder = _kept_folder()
-    # A process that holds it may leave the variable to those that it starts.
-    if os.environ.get(_VARIABLE, str(folder)) == str(folder) and _holding.folder != folder:
-        if _holding.take(folder):
-            os.environ[_VARIABLE] = str(folder)
-            _remove_untrusted_libraries(folder)
-        else:
-            os.environ[_VARIABLE] = _temporary_folder()
-    return folder if _holding.folder == folder and _holding.had_files else None
 
+    def __init__(self, about: Sequence[str], device: torch.device) -> None:
+        key = json.dumps([torch.__version__, device_name(device), *about])
+        self._path = cache_folder() / "compiled" / (hashlib.sha256(key.encode()).hexdigest()[:32] + _SUFFIX)
+        self._folder: Path | None = None
+        self._kept: list[str] = []
+        if device.type == "cpu":
+            # Processes that would compile for a GPU.
+            os.environ.setdefault("TORCH_WARM_POOL", "0")
 
-def remember_libraries() -> None:
-    """What lies in our cache folder now is whole, as no other process writes there."""
-    folder = _kept_folder()
-    if _holding.folder == folder and os.environ.get(_VARIABLE) == str(folder):
-        # Where that fails, they are compiled again.
+    def bring(self) -> None:
+        """Give torch a folder that holds what was kept, or nothing.
+
+        Raises: OSError where the system's temporary folder does not take it.
+        """
+        if _is_somebody_elses(os.environ.get(_VARIABLE)):
+            return
+        if self._folder is None:
+            folder = Path(tempfile.mkdtemp(dir=_folder_of_process(os.getpid())))
+            archive = self._whole_archive()
+            if archive is not None:
+                with zipfile.ZipFile(io.BytesIO(archive)) as packed:
+                    packed.extractall(folder)
+                    self._kept = sorted(packed.namelist())
+                with suppress(OSError):
+                    # The longest unused goes first.
+                    os.utime(self._path)
+            self._folder = folder
+        os.environ[_VARIABLE] = str(self._folder)
+        if not _is_somebody_elses(os.environ.get(_TRITON_VARIABLE)):
+            # Derived by torch from the other, for an earlier folder.
+            os.environ.pop(_TRITON_VARIABLE, None)
+
+    def keep(self) -> None:
+        """Save what torch has compiled since. Where that fails, it is compiled again."""
+        if self._folder is None or os.environ.get(_VARIABLE) != str(self._folder):
+            return
         with suppress(OSError, ConvictionError):
-            write_json(folder / _SUMS, {str(path.relative_to(folder)): _sum_of(path) for path in _libraries(folder)})
+            files = {str(path.relative_to(self._folder)): path for path in self._folder.rglob("*") if path.is_file()}
+            names = sorted(name for name in files if Path(name).parts[0] != _LOCKS)
+            if names == self._kept:
+                return
+            packed = io.BytesIO()
+            with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
+                for name in names:
+                    archive.write(files[name], name)
+            content = packed.getvalue()
+            make_folder(self._path.parent)
+            digest = hashlib.sha256(content).digest()
+            write_atomically(self._path, lambda temporary: _write(temporary, digest + content))
+            self._kept = names
+            _remove_longest_unused(self._path.parent)
+
+    def forget(self) -> None:
+        """What was kept does not work: the next training compiles anew."""
+        if self._kept:
+            with suppress(OSError):
+                self._path.unlink()
+
+    def _whole_archive(self) -> bytes | None:
+        """None where there is none, or it is not as it was written."""
+        with suppress(OSError):
+            content = self._path.read_bytes()
+            digest, archive = content[:_DIGEST_BYTES], content[_DIGEST_BYTES:]
+            if hashlib.sha256(archive).digest() == digest:
+                return archive
+        return None
 
 
-@contextmanager
-def replacing_damaged(folder: Path) -> Iterator[None]:
-    """An empty folder for torch. Where the block succeeds, it stays, and what `folder` holds goes: it was at fault."""
-    triton = os.environ.get(_TRITON_VARIABLE, "")
-    if Path(triton).is_relative_to(folder):
-        # Derived by torch from the other, once.
-        del os.environ[_TRITON_VARIABLE]
-    os.environ[_VARIABLE] = _temporary_folder()
-    try:
-        yield
-    except BaseException:
-        os.environ[_VARIABLE] = str(folder)
-        if triton:
-            os.environ[_TRITON_VARIABLE] = triton
-        raise
-    finally:
-        # Once is enough to try.
-        _holding.had_files = False
-    # What cannot be removed is found again, and tried again, by the next process.
-    with suppress(OSError):
-        for path in folder.iterdir():
-            if path.is_dir():
-                shutil.rmtree(path, ignore_errors=True)
-            elif path.name != _LOCK:
-                path.unlink()
+def _is_somebody_elses(folder: str | None) -> bool:
+    """Whether the user chose a folder for torch: ours are left by this process, or by the one that started it."""
+    return folder is not None and not any(part.startswith(_PREFIX) for part in Path(folder).parts)
 
 
-class _Holding:
-    """Which folder this process has for itself, until it ends."""
+@cache
+def _folder_of_process(process: int) -> Path:
+    """Removed when the process ends."""
+    folder = Path(tempfile.mkdtemp(prefix=_PREFIX))
 
-    def __init__(self) -> None:
-        self.folder: Path | None = None
-        self.had_files = False
-        self._lock = ExitStack()
+    def remove() -> None:
+        # Not when a process ends that was forked from it.
+        if os.getpid() == process:
+            shutil.rmtree(folder, ignore_errors=True)
 
-    def take(self, folder: Path) -> bool:
-        """Whether nobody else has it, and it can be written."""
-        self.release()
-        try:
-            make_folder(folder)
-            is_free = os.access(folder, os.W_OK) and self._lock.enter_context(locked(folder / _LOCK, wait=False))
-            self.had_files = any(path.name != _LOCK for path in folder.iterdir())
-        except (StorageError, OSError):
-            is_free = False
-        self.folder = folder if is_free else None
-        return is_free
-
-    def release(self) -> None:
-        """Let others have it."""
-        self._lock.close()
-        self.folder, self.had_files = None, False
-
-
-_holding = _Holding()
-
-
-def _kept_folder() -> Path:
-    return cache_folder() / "compiled"
-
-
-def _temporary_folder() -> str:
-    folder = tempfile.mkdtemp(prefix="conviction-compiled-")
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    atexit.register(remove)
     return folder
 
 
-def _remove_untrusted_libraries(folder: Path) -> None:
-    """Those that are not as they were when they were whole; torch compiles them again."""
-    known: object = None
-    with suppress(OSError, ConvictionError, ValueError):
-        known = read_json(folder / _SUMS)
-    known = known if isinstance(known, dict) else {}
-    for path in _libraries(folder):
-        with suppress(OSError):
-            if known.get(str(path.relative_to(folder))) != _sum_of(path):
-                path.unlink()
+def _write(path: Path, content: bytes) -> None:
+    path.write_bytes(content)
 
 
-def _libraries(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.rglob("*") if path.suffix in _LIBRARIES and path.is_file())
-
-
-def _sum_of(library: Path) -> list[int]:
-    content = library.read_bytes()
-    return [len(content), zlib.crc32(content)]
+def _remove_longest_unused(folder: Path) -> None:
+    found = sorted(folder.glob(f"*{_SUFFIX}"), key=lambda path: path.stat().st_mtime_ns, reverse=True)
+    for path in found[MOST_KEPT:]:
+        path.unlink(missing_ok=True)

@@ -20,7 +20,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from conviction.core.device import CompileMode
-from conviction.fit.compile_cache import remember_libraries, replacing_damaged, use_cache_folder
+from conviction.fit.compile_cache import KeptCode
 
 Forward = Callable[[Tensor], Tensor]
 # Each size of pictures, and each choice of weights that train, is compiled for itself.
@@ -28,6 +28,8 @@ MOST_VARIANTS = 8
 # Before a GPU's graph is replayed, its kernels run once, and once more to be recorded.
 _REHEARSALS: dict[CompileMode, int] = {"none": 0, "fused": 1, "cuda_graphs": 3}
 _LONGEST_REASON = 160
+# Behind it torch tells what the C++ compiler said.
+_OUTPUT = "Output:"
 
 
 class CompiledForward:
@@ -43,6 +45,7 @@ class CompiledForward:
         self._num_images = num_images
         self._note = note
         self._variants: dict[object, Forward | None] = {}
+        self._code: KeptCode | None = None
         self.compile_s = 0.0
 
     def __call__(self, images: Float[Tensor, "B ..."]) -> Float[Tensor, "B K"]:
@@ -68,28 +71,28 @@ class CompiledForward:
                 )
             return None
         start = time.perf_counter()
+        code = self._code_on(images.device)
         try:
             with _quiet(), _nothing_changed(self._network, images.device):
-                forward = self._compiled_once_or_twice(images)
-            remember_libraries()
+                code.bring()
+                forward = self._rehearsed(images)
+            code.keep()
         # Compilers fail in many ways. What is the network's own fault shows again where it is computed as it is.
         except Exception as error:
+            # Where another variant works, it is not the kept code that is at fault.
+            if not (isinstance(error, torch.OutOfMemoryError) or any(self._variants.values())):
+                code.forget()
             self._note(f"The training step is not compiled ({_reason(error)}), but computed as it is.")
             return None
         finally:
             self.compile_s += time.perf_counter() - start
         return forward
 
-    def _compiled_once_or_twice(self, images: Tensor) -> Forward:
-        """A second time in an empty folder, where what an earlier training left may be damaged."""
-        kept = use_cache_folder(images.device)
-        try:
-            return self._rehearsed(images)
-        except Exception as error:
-            if kept is None or isinstance(error, torch.OutOfMemoryError):
-                raise
-        with replacing_damaged(kept):
-            return self._rehearsed(images)
+    def _code_on(self, device: torch.device) -> KeptCode:
+        """Of all variants together."""
+        if self._code is None:
+            self._code = KeptCode([self._mode, str(self._num_images), str(self._network)], device)
+        return self._code
 
     def _rehearsed(self, images: Tensor) -> Forward:
         forward = _compiled(self._network, self._mode)
@@ -164,5 +167,9 @@ def _quiet() -> Iterator[None]:
 def _reason(error: Exception) -> str:
     """The beginning of what the compiler says."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    if _OUTPUT in lines[:-1]:
+        # Of C++ and its long command, its own words: the first error, else the first line.
+        words = lines[lines.index(_OUTPUT) + 1 :]
+        lines = [f"{type(error).__name__}: {next((line for line in words if 'error:' in line), words[0])}"]
     text = " ".join([type(error).__name__ if not lines else "", *lines[:2]]).strip().rstrip(".:")
     return text if len(text) <= _LONGEST_REASON else f"{text[:_LONGEST_REASON].rstrip()} …"

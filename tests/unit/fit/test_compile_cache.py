@@ -1,156 +1,236 @@
-"""Where torch keeps what it compiles, and what becomes of libraries that lost their end."""
+"""What was compiled goes whole from one process to the next, or not at all."""
 
 from __future__ import annotations
 
-import json
 import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
+from conviction.core.errors import StorageError
 from conviction.fit import compile_cache
-from conviction.fit.compile_cache import remember_libraries, replacing_damaged, use_cache_folder
+from conviction.fit.compile_cache import KeptCode
 
-VARIABLE, CPU = "TORCHINDUCTOR_CACHE_DIR", torch.device("cpu")
+VARIABLE, TRITON, CPU = "TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR", torch.device("cpu")
 
 
 @pytest.fixture(autouse=True)
-def no_variable(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in (VARIABLE, "TORCH_WARM_POOL"):
+def own_temporary_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in (VARIABLE, TRITON, "TORCH_WARM_POOL"):
         # Set first, so that whatever a test sets is taken back.
         monkeypatch.setenv(name, "")
         monkeypatch.delenv(name)
-    monkeypatch.setattr(compile_cache, "_holding", compile_cache._Holding())
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    compile_cache._folder_of_process.cache_clear()
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
+def kept(tmp_path: Path) -> Path:
     return tmp_path / "cache" / "compiled"
 
 
-def another_process(monkeypatch: pytest.MonkeyPatch) -> Path | None:
-    """What it finds once this one has ended."""
-    monkeypatch.delenv(VARIABLE)
-    compile_cache._holding.release()
-    return use_cache_folder(CPU)
+def brought(about: str = "network") -> tuple[KeptCode, Path]:
+    """As another process has it: the code, and where torch works."""
+    code = KeptCode([about], CPU)
+    code.bring()
+    return code, Path(os.environ[VARIABLE])
 
 
-def library(folder: Path, name: str) -> Path:
-    path = folder / "ab" / name
-    path.parent.mkdir(exist_ok=True)
-    path.write_bytes(name.encode() * 100)
-    return path
+def write(folder: Path, *names: str) -> None:
+    for name in names:
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_bytes(name.encode() * 100)
 
 
-def test_it_is_ours_and_empty(folder: Path) -> None:
-    assert use_cache_folder(CPU) is None
-    assert os.environ[VARIABLE] == str(folder)
+def files(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_what_was_compiled_comes_back(kept: Path) -> None:
+    code, first = brought()
+    assert files(first) == {}
     assert os.environ["TORCH_WARM_POOL"] == "0"
+    write(first, "ab/one.so", "cd/two.py", "locks/three.lock", "top")
+    code.keep()
+    _, second = brought()
+    assert second != first
+    assert files(second) == {name: name.encode() * 100 for name in ("ab/one.so", "cd/two.py", "top")}
+    assert len(list(kept.iterdir())) == 1
 
 
-def test_processes_that_compile_for_a_gpu_stay() -> None:
-    use_cache_folder(torch.device("cuda"))
+def test_each_has_its_own() -> None:
+    code, first = brought()
+    write(first, "ab/one.so")
+    code.keep()
+    assert files(brought("another")[1]) == {}
+    assert len(files(brought()[1])) == 1
+
+
+def test_another_torch_or_processor_compiles_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    code, first = brought()
+    write(first, "ab/one.so")
+    code.keep()
+    with monkeypatch.context() as patch:
+        patch.setattr(compile_cache, "device_name", lambda device: "another")
+        assert files(brought()[1]) == {}
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, "__version__", "3.0")
+        assert files(brought()[1]) == {}
+    assert len(files(brought()[1])) == 1
+
+
+def test_later_variants_join(kept: Path) -> None:
+    code, first = brought()
+    write(first, "ab/one.so")
+    code.keep()
+    (path,) = kept.iterdir()
+    before = path.stat().st_ino
+    code.keep()
+    assert path.stat().st_ino == before
+    code, second = brought()
+    code.keep()
+    assert path.stat().st_ino == before
+    write(second, "cd/two.so")
+    code.keep()
+    assert list(files(brought()[1])) == ["ab/one.so", "cd/two.so"]
+
+
+def test_it_works_where_two_take_turns() -> None:
+    one, first = brought("one")
+    two, second = brought("two")
+    write(second, "ab/two.so")
+    # torch works for the other one now.
+    one.keep()
+    one.bring()
+    assert os.environ[VARIABLE] == str(first)
+    write(first, "ab/one.so")
+    two.keep()
+    one.keep()
+    two.bring()
+    two.keep()
+    assert list(files(brought("one")[1])) == ["ab/one.so"]
+    assert list(files(brought("two")[1])) == ["ab/two.so"]
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=50)
+@given(place=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7), is_cut=st.booleans())
+def test_what_is_damaged_anywhere_is_not_used(place: float, bit: int, is_cut: bool, kept: Path) -> None:
+    code, first = brought()
+    write(first, "ab/one.so", "cd/two.py")
+    code.keep()
+    (path,) = kept.iterdir()
+    content = bytearray(path.read_bytes())
+    position = int(place * len(content))
+    content[position] ^= 1 << bit
+    path.write_bytes(content[:position] if is_cut else content)
+    code, second = brought()
+    assert files(second) == {}
+    write(second, "ab/one.so")
+    code.keep()
+    assert list(files(brought()[1])) == ["ab/one.so"]
+    path.unlink()
+
+
+def test_what_does_not_work_is_forgotten(kept: Path) -> None:
+    code, first = brought()
+    # Another process may have kept what works.
+    code.forget()
+    write(first, "ab/one.so")
+    code.keep()
+    again, _ = brought()
+    again.forget()
+    again.forget()
+    assert list(kept.iterdir()) == []
+    assert files(brought()[1]) == {}
+
+
+def test_the_users_own_folder_stays(kept: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv(VARIABLE, str(tmp_path / "own"))
+    code, folder = brought()
+    code.keep()
+    code.forget()
+    assert folder == tmp_path / "own"
+    assert not folder.exists()
+    assert not kept.exists()
+
+
+def test_what_a_process_leaves_to_those_it_starts_is_not_the_users(monkeypatch: pytest.MonkeyPatch) -> None:
+    _, first = brought()
+    monkeypatch.setenv(TRITON, str(first / "triton" / "0"))
+    compile_cache._folder_of_process.cache_clear()
+    _, second = brought()
+    assert second.parent != first.parent
+    assert TRITON not in os.environ
+
+
+def test_the_users_triton_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(TRITON, "/elsewhere")
+    brought()
+    assert os.environ[TRITON] == "/elsewhere"
+
+
+def test_processes_that_compile_for_a_gpu_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compile_cache, "device_name", lambda device: "a GPU")
+    KeptCode([], torch.device("cuda"))
     assert "TORCH_WARM_POOL" not in os.environ
 
 
-def test_the_users_own_stays(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
-    monkeypatch.setenv(VARIABLE, "/elsewhere")
-    assert use_cache_folder(CPU) is None
-    remember_libraries()
-    assert os.environ[VARIABLE] == "/elsewhere"
-    assert not folder.exists()
+def refuse(*arguments: object) -> None:
+    raise StorageError("full")
 
 
-def test_libraries_that_are_not_as_they_were_are_removed(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    use_cache_folder(CPU)
-    whole, shorter, changed = (library(folder, f"{name}.so") for name in ("whole", "shorter", "changed"))
-    source = library(folder, "source.py")
-    remember_libraries()
-    unknown = library(folder, "unknown.so")
-    os.truncate(shorter, 300)
-    content = bytearray(changed.read_bytes())
-    content[500] ^= 1
-    changed.write_bytes(content)
-    assert another_process(monkeypatch) == folder
-    assert [path.exists() for path in (whole, source, shorter, changed, unknown)] == [True, True, False, False, False]
+@pytest.mark.parametrize("fault", ["folder", "full"])
+def test_what_cannot_be_kept_is_compiled_again(fault: str, kept: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    code, first = brought()
+    write(first, "ab/one.so")
+    with monkeypatch.context() as patch:
+        if fault == "folder":
+            kept.parent.mkdir(exist_ok=True)
+            kept.write_text("in the way")
+        else:
+            patch.setattr(compile_cache, "write_atomically", refuse)
+        code.keep()
+        assert files(brought()[1]) == {}
+    if fault == "folder":
+        kept.unlink()
+    code.bring()
+    code.keep()
+    assert files(brought()[1]) != {}
 
 
-@pytest.mark.parametrize("damaged", ["", "[1]", '{"ab/one.so": 3}', '"text"'])
-def test_without_their_sums_none_is_trusted(damaged: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    use_cache_folder(CPU)
-    one = library(folder, "one.so")
-    remember_libraries()
-    assert list(json.loads((folder / "libraries.json").read_text())) == ["ab/one.so"]
-    (folder / "libraries.json").write_text(damaged)
-    another_process(monkeypatch)
-    assert not one.exists()
+def test_the_longest_unused_is_removed(kept: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compile_cache, "MOST_KEPT", 2)
+    for number, about in enumerate(("one", "two", "three")):
+        code, folder = brought(about)
+        write(folder, "ab/one.so")
+        code.keep()
+        os.utime(code._path, ns=(number, number))
+        # Using it counts.
+        brought("one")
+    assert [len(files(brought(about)[1])) for about in ("one", "two", "three")] == [1, 0, 1]
 
 
-def test_one_process_at_a_time_has_the_folder(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    use_cache_folder(CPU)
-    one = library(folder, "one.so")
-    mine = compile_cache._holding
-    # Another one, which was started by this one or not.
-    for inherited in (True, False):
-        monkeypatch.setattr(compile_cache, "_holding", compile_cache._Holding())
-        if not inherited:
-            monkeypatch.delenv(VARIABLE)
-        assert use_cache_folder(CPU) is None
-        assert os.environ[VARIABLE] != str(folder)
-        remember_libraries()
-        Path(os.environ[VARIABLE]).rmdir()
-        monkeypatch.setenv(VARIABLE, str(folder))
-    assert [path.name for path in folder.iterdir() if path.suffix == ".json"] == []
-    assert one.exists()
-    mine.release()
-    assert use_cache_folder(CPU) == folder
+def run(program: str, tmp_path: Path) -> None:
+    begin = "import os, torch\nfrom conviction.fit.compile_cache import KeptCode\n"
+    begin += "code = KeptCode(['network'], torch.device('cpu'))\ncode.bring()\n"
+    environment = {**os.environ, "TMPDIR": str(tmp_path / "temporary")}
+    subprocess.run([sys.executable, "-c", begin + program], check=True, env=environment, timeout=120)
 
 
-def test_another_folder_stays_where_it_helps(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    use_cache_folder(CPU)
-    library(folder, "one.py")
-    triton = str(folder / "triton")
-    monkeypatch.setenv("TRITON_CACHE_DIR", triton)
-
-    def fail() -> None:
-        with replacing_damaged(folder):
-            assert os.environ[VARIABLE] != str(folder)
-            raise KeyError
-
-    assert another_process(monkeypatch) == folder
-    with pytest.raises(KeyError):
-        fail()
-    # Once is enough to try.
-    assert use_cache_folder(CPU) is None
-    assert os.environ[VARIABLE] == str(folder)
-    assert (folder / "ab" / "one.py").exists()
-    assert os.environ["TRITON_CACHE_DIR"] == triton
-    with replacing_damaged(folder):
-        pass
-    assert os.listdir(os.environ[VARIABLE]) == []
-    assert "TRITON_CACHE_DIR" not in os.environ
-    assert [path.name for path in folder.iterdir()] == [".lock"]
-    assert use_cache_folder(CPU) is None
-    assert os.environ[VARIABLE] != str(folder)
+def test_a_process_leaves_nothing_behind(tmp_path: Path) -> None:
+    run("assert os.listdir(os.environ['TMPDIR'])", tmp_path)
+    assert list((tmp_path / "temporary").iterdir()) == []
 
 
-def test_where_nothing_can_be_written_libraries_lie_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "cache").write_text("in the way")
-    assert use_cache_folder(CPU) is None
-    assert not os.environ[VARIABLE].startswith(str(tmp_path / "cache"))
-    assert Path(os.environ[VARIABLE]).is_dir()
-    Path(os.environ[VARIABLE]).rmdir()
-
-
-def test_a_sum_that_cannot_be_written_is_none(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    use_cache_folder(CPU)
-    one = library(folder, "one.so")
-
-    def full(*arguments: object) -> None:
-        raise OSError("full")
-
-    monkeypatch.setattr(compile_cache, "write_json", full)
-    remember_libraries()
-    another_process(monkeypatch)
-    assert not one.exists()
+def test_a_forked_process_takes_nothing_away(tmp_path: Path) -> None:
+    ends: Callable[[str], str] = "import sys\nif os.fork() == 0: sys.exit()\nos.wait()\n{}".format
+    run(ends("assert os.path.isdir(os.environ['TORCHINDUCTOR_CACHE_DIR'])"), tmp_path)
+    assert list((tmp_path / "temporary").iterdir()) == []

@@ -17,8 +17,10 @@ from torch import Tensor, nn
 import compile_driver
 from conviction.core.device import CompileMode
 from conviction.fit import compiled
+from conviction.fit.compile_cache import KeptCode
 from conviction.fit.compiled import MOST_VARIANTS, CompiledForward, compiler_command
 
+CPP_ERROR = "C++ compile error\n\nCommand:\ng++ a -o b\n\nOutput:\n"
 needs_compiler = pytest.mark.skipif(shutil.which(compiler_command()) is None, reason="there is no C++ compiler")
 
 
@@ -110,31 +112,25 @@ class TestReally:
         assert found["fused"]["losses"] == found["none"]["losses"]
         assert len(found["fused"]["notes"]) == 1
 
-    def test_what_was_compiled_lies_in_the_cache_folder(self, tmp_path: Path) -> None:
-        def libraries() -> dict[Path, tuple[int, int]]:
-            kept = (tmp_path / "drive" / "cache" / "compiled").rglob("*.so")
-            return {path: (path.stat().st_ino, path.stat().st_mtime_ns) for path in kept}
+    def test_what_was_compiled_is_not_compiled_again_unless_it_was_damaged(self, tmp_path: Path) -> None:
+        # In a folder that a command line would take apart.
+        folder, log, counted = tmp_path / "a (drive's)", tmp_path / "log", tmp_path / "counted"
+        counted.write_text(f'#!/bin/sh\necho "$@" >> {log}\nexec {shutil.which(compiler_command())} "$@"\n')
+        counted.chmod(0o755)
 
-        drive("plain", tmp_path / "drive")
-        first = libraries()
-        assert len(first) > 0
-        drive("plain", tmp_path / "drive")
-        assert libraries() == first
+        def libraries_compiled() -> tuple[int, dict[str, Any]]:
+            log.write_text("")
+            found = drive("plain", folder, CXX=str(counted), TMPDIR=str(tmp_path))["plain"]
+            assert found["fused"]["notes"] == []
+            return sum(".so" in line for line in log.read_text().splitlines()), found["fused"]["losses"]
 
-    @pytest.mark.parametrize(("damaged", "size"), [("*.so", 3000), ("*", None)])
-    def test_what_was_damaged_in_the_cache_folder_is_compiled_again(
-        self, damaged: str, size: int | None, tmp_path: Path
-    ) -> None:
-        """A library that lost its end kills the process that loads it; other files make torch fail."""
-        first = drive("plain", tmp_path / "drive")["plain"]
-        kept = tmp_path / "drive" / "cache" / "compiled"
-        files = [path for path in kept.rglob(damaged) if path.is_file() and path.suffix != ".json"]
-        assert any(path.suffix == ".so" and path.stat().st_size > 3000 for path in files)
-        for path in files:
-            os.truncate(path, path.stat().st_size // 2 if size is None else size)
-        second = drive("plain", tmp_path / "drive")["plain"]
-        assert second["fused"]["notes"] == []
-        assert second["fused"]["losses"] == first["fused"]["losses"] != first["none"]["losses"]
+        num_first, first = libraries_compiled()
+        assert num_first > 0
+        assert libraries_compiled() == (0, first)
+        (kept,) = (folder / "cache" / "compiled").iterdir()
+        os.truncate(kept, kept.stat().st_size - 1000)
+        assert libraries_compiled() == (num_first, first)
+        assert libraries_compiled() == (0, first)
 
     def test_without_a_cache_folder_it_compiles_and_leaves_nothing(self, tmp_path: Path) -> None:
         (tmp_path / "cache").write_text("in the way")
@@ -143,16 +139,26 @@ class TestReally:
         assert (found["fused"]["num_variants"], found["fused"]["notes"]) == (1, [])
         assert [path.name for path in (tmp_path / "drive").iterdir()] == ["plain.pt"]
 
+    def test_a_compilers_own_words_are_told(self, tmp_path: Path) -> None:
+        compiler = tmp_path / "compiler"
+        real = shutil.which(compiler_command())
+        refused = 'case "$*" in *main*) echo "in a file" >&2; echo "a.cpp:3: error: no such luck" >&2; exit 1;; esac'
+        compiler.write_text(f'#!/bin/sh\n{refused}\nexec {real} "$@"\n')
+        compiler.chmod(0o755)
+        (note,) = drive("plain", tmp_path / "drive", CXX=str(compiler))["plain"]["fused"]["notes"]
+        assert note.endswith("a.cpp:3: error: no such luck), but computed as it is.")
+
 
 class Compiler:
     """Stands for torch's: what it gives computes the network, and it counts."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, fault: Exception | None = None) -> None:
         self.num_compiled = self.num_computed = 0
-        self._fault = fault
+        self.asked: list[str] = []
+        self.fault = fault
         monkeypatch.setattr(compiled, "_compiled", self.compile)
-        monkeypatch.setattr(compiled, "use_cache_folder", lambda device: None)
-        monkeypatch.setattr(compiled, "remember_libraries", lambda: None)
+        for name in ("bring", "keep", "forget"):
+            monkeypatch.setattr(KeptCode, name, lambda code, name=name: self.asked.append(name))
 
     def compile(self, network: nn.Module, mode: CompileMode) -> Callable[[Tensor], Tensor]:
         self.num_compiled += 1
@@ -160,8 +166,8 @@ class Compiler:
         def forward(images: Tensor) -> Tensor:
             self.num_computed += 1
             logits = network(images)
-            if self._fault is not None:
-                raise self._fault
+            if self.fault is not None:
+                raise self.fault
             return logits
 
         return forward
@@ -189,6 +195,7 @@ def test_batches_of_another_number_are_computed_as_they_are(monkeypatch: pytest.
         assert forward.can(images(count)) == (count == 4)
     # Once to try it.
     assert (compiler.num_compiled, compiler.num_computed) == (1, 3)
+    assert compiler.asked == ["bring", "keep"]
 
 
 def test_more_variants_than_there_may_be(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -213,6 +220,38 @@ def test_a_fault_leaves_no_trace_and_is_told_once(monkeypatch: pytest.MonkeyPatc
     assert all(torch.equal(a, b) for a, b in zip(usual.buffers(), tried.buffers(), strict=True))
     assert all(weight.grad is None for weight in tried.parameters())
     assert notes == ["The training step is not compiled (no luck: today), but computed as it is."]
+
+
+def test_what_does_not_work_is_forgotten_unless_memory_was_short(monkeypatch: pytest.MonkeyPatch) -> None:
+    for fault, asked in ((RuntimeError("no luck"), ["bring", "forget"]), (torch.OutOfMemoryError("full"), ["bring"])):
+        compiler = Compiler(monkeypatch, fault)
+        assert not CompiledForward(network(), "fused", 4, lambda note: None).can(images())
+        assert compiler.asked == asked
+
+
+def test_what_works_for_another_size_is_not_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    compiler = Compiler(monkeypatch)
+    forward = CompiledForward(network(), "fused", 4, lambda note: None)
+    assert forward.can(images())
+    compiler.fault = RuntimeError("no luck")
+    assert not forward.can(images(size_px=5))
+    assert compiler.asked == ["bring", "keep", "bring"]
+
+
+@pytest.mark.parametrize(
+    ("said", "shown"),
+    [
+        ("", "RuntimeError"),
+        (CPP_ERROR + "In a file\nb.cpp: fatal error: none\n", "b.cpp: fatal error: none"),
+        (CPP_ERROR + "Killed\nsoon", "RuntimeError: Killed"),
+        (CPP_ERROR, "C++ compile error Command"),
+        ("long " * 100, "long …"),
+    ],
+)
+def test_the_beginning_of_a_reason(said: str, shown: str) -> None:
+    found = compiled._reason(RuntimeError(said))
+    assert found.endswith(shown)
+    assert len(found) <= 162
 
 
 def test_the_networks_own_fault_comes_through(monkeypatch: pytest.MonkeyPatch) -> None:
