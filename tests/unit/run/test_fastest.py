@@ -16,7 +16,7 @@ from conviction.nets import PRESETS, build_network
 from conviction.nets.freezing import is_frozen
 from conviction.predict import autocast
 from conviction.run import fastest
-from conviction.run.fastest import LEAST_GAIN, LEAST_STEPS, Way, choose, fewer_threads, settle, ways
+from conviction.run.fastest import LEAST_GAIN, LEAST_STEPS, Way, choose, fewer_threads, is_worth_a_step, settle, ways
 from conviction.run.prepared import Machine, Prepared, prepare
 from conviction.run.recipe import load_recipe
 from conviction.run.starting import build_trainer
@@ -92,17 +92,37 @@ def test_the_fastest_is_measured_once_and_remembered(long_training: Prepared, mo
     measured, notes = fake_times(monkeypatch, {"channels_last": 0.5, "contiguous": 0.25}), []
     settled = settle(long_training, build_trainer, notes.append)
     assert settled == replace(long_training, machine=replace(long_training.machine, memory_format="contiguous"))
-    assert measured == ["channels_last", "contiguous"]
+    # Another than the usual way looks faster: once more each.
+    assert measured == ["channels_last", "contiguous"] * 2
     assert notes == [
         "Measured once for this network on this machine, a step: float32, channels_last 500.0 ms; float32, contiguous "
         "250.0 ms."
     ]
     assert settle(long_training, build_trainer, unexpected) == settled
-    assert len(measured) == 2
+    assert len(measured) == 4
+
+
+def test_other_work_during_one_measurement_decides_nothing(
+    long_training: Prepared, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Remembered, it would slow down every later training."""
+    seconds = iter([0.5, 0.25, 0.2, 0.25])
+    monkeypatch.setattr(fastest, "_step_s", lambda prepared, build: next(seconds))
+    notes: list[str] = []
+    assert settle(long_training, build_trainer, notes.append).machine.memory_format == "channels_last"
+    assert notes[0].endswith("channels_last 200.0 ms; float32, contiguous 250.0 ms.")
+
+
+@pytest.mark.parametrize(("step_s", "num_steps"), [(0.001, 100), (0.01, 10), (0.5, 5), (1.5, 3), (9.0, 2)])
+def test_so_many_steps_are_measured(step_s: float, num_steps: int) -> None:
+    taken = 0
+    while is_worth_a_step(taken, taken * step_s * 1.0001):
+        taken += 1
+    assert taken == num_steps
 
 
 def test_each_way_gives_its_memory_back(long_training: Prepared, monkeypatch: pytest.MonkeyPatch) -> None:
-    done: list[Any] = fake_times(monkeypatch, {"channels_last": 0.5, "contiguous": 0.25})
+    done: list[Any] = fake_times(monkeypatch, {"channels_last": 0.5, "contiguous": 0.5})
     monkeypatch.setattr(fastest, "give_back_freed_memory", lambda: done.append("given back"))
     settle(long_training, build_trainer, lambda note: None)
     assert done == ["channels_last", "given back", "contiguous", "given back"]
@@ -131,7 +151,8 @@ def test_where_cores_share_their_units_fewer_threads_are_tried_in_the_fastest_wa
     monkeypatch.setattr(fastest, "_step_s", step_s)
     notes: list[str] = []
     settled = settle(shared_units, build_trainer, notes.append)
-    assert tried == list(seconds)
+    usual, fewer = [("channels_last", 8), ("contiguous", 8)], [("contiguous", 8), ("contiguous", 4)]
+    assert tried == usual * 2 + fewer * (2 if threads == 4 else 1)
     assert (settled.machine.memory_format, settled.machine.threads) == ("contiguous", threads)
     assert notes[0].endswith(f"contiguous 250.0 ms; float32, contiguous {1000 * with_four:.1f} ms with 4 threads.")
     assert settle(shared_units, build_trainer, unexpected) == settled
@@ -202,7 +223,7 @@ def test_what_is_damaged_is_measured_anew(
     whole = json.dumps({**json.loads(kept.read_text()), "step_s": float("nan")})
     kept.write_text(whole if damage == "not a number" else damage)
     assert settle(long_training, build_trainer, lambda note: None).machine.memory_format == "contiguous"
-    assert len(measured) == 4
+    assert len(measured) == 8
 
 
 def test_what_is_told_of_another_machine_is_not_believed(
@@ -214,7 +235,7 @@ def test_what_is_told_of_another_machine_is_not_believed(
     found = json.loads(kept.read_text())
     kept.write_text(json.dumps({**found, "about": {**found["about"], "device": "other"}}))
     settle(long_training, build_trainer, lambda note: None)
-    assert len(measured) == 4
+    assert len(measured) == 8
 
 
 def test_of_several_processes_the_part_of_one_is_measured(
@@ -244,7 +265,7 @@ def test_where_nothing_can_be_kept_it_is_measured_each_time(
     measured = fake_times(monkeypatch, {"channels_last": 0.5, "contiguous": 0.25})
     for _ in range(2):
         assert settle(long_training, build_trainer, lambda note: None).machine.memory_format == "contiguous"
-    assert len(measured) == 4
+    assert len(measured) == 8
 
 
 @pytest.mark.parametrize("fit", [{"fit.epochs": 29}, {"fit.memory_format": "contiguous", "fit.compile": "none"}])
@@ -281,6 +302,35 @@ def test_the_ways_agree(name: str) -> None:
         network.to(memory_format=torch.channels_last)
         found = network(images.contiguous(memory_format=torch.channels_last))
         assert (found - exact).abs().max() <= 1e-5 * largest
+
+
+@pytest.mark.parametrize("name", sorted(PRESETS))
+def test_the_ways_train_alike(name: str) -> None:
+    """Gradients of a training step, of whatever layout and precision, beside contiguous ones in float64."""
+    preset = PRESETS[name]
+
+    def gradients(dtype: torch.dtype, memory_format: torch.memory_format, precision: str) -> torch.Tensor:
+        torch.manual_seed(0)
+        network = build_network(preset.config, preset.input_shape, preset.num_classes)
+        network.to(dtype).train().to(memory_format=memory_format)
+        images = torch.randn(8, *preset.input_shape).to(dtype).contiguous(memory_format=memory_format)
+        torch.manual_seed(1)
+        with autocast(CPU, precision):
+            logits = network(images)
+        logits = logits if dtype == torch.float64 else logits.float()
+        torch.nn.functional.cross_entropy(logits, torch.arange(8) % preset.num_classes).backward()
+        return torch.cat([weight.grad.flatten() for weight in network.parameters() if weight.grad is not None]).double()
+
+    exact = gradients(torch.float64, torch.contiguous_format, "float32")
+    for dtype, memory_format, precision, within in (
+        (torch.float64, torch.channels_last, "float32", 1e-12),
+        (torch.float32, torch.contiguous_format, "float32", 1e-3),
+        (torch.float32, torch.channels_last, "float32", 1e-3),
+        (torch.float32, torch.contiguous_format, "bfloat16", 0.3),
+        (torch.float32, torch.channels_last, "bfloat16", 0.3),
+    ):
+        found = gradients(dtype, memory_format, precision)
+        assert (found - exact).norm() <= within * exact.norm()
 
 
 def frozen(prepared: Prepared, **settings: Any) -> Prepared:
