@@ -115,9 +115,12 @@ def what_changed(former: dict[str, Any], now: dict[str, Any]) -> list[str]:
 
 
 def kept_seeds(
-    name: str, digest: str, environment: dict[str, Any], again: Collection[int] = ()
+    name: str, digest: str, epochs: int, environment: dict[str, Any], again: Collection[int] = ()
 ) -> list[dict[str, Any]]:
-    """What an earlier benchmark measured of the same recipe in the same environment, but for some seeds."""
+    """What an earlier benchmark measured of the same recipe in the same environment, but for some seeds.
+
+    Once the best epoch was tested, not the last of all `epochs`: such seeds are measured again.
+    """
     former = read_sections(environment).get(SECTION, {}).get("recipes", {}).get(name)
     if former is None:
         return []
@@ -127,7 +130,10 @@ def kept_seeds(
     if changed := what_changed(former["environment"], environment):
         print(f"{name} was measured in another environment ({', '.join(changed)}): it is measured anew.")
         return []
-    seeds = [one for one in former["seeds"] if one["seed"] not in again]
+    seeds = [one for one in former["seeds"] if one["seed"] not in again and one.get("epoch", epochs) == epochs]
+    if not seeds:
+        print(f"{name} is measured anew.")
+        return []
     numbers, commits = (", ".join(sorted({str(one[key]) for one in seeds})) for key in ("seed", "commit"))
     print(f"{name}: seeds {numbers} are kept, measured at commit {commits}; this is commit {environment['commit']}.")
     return seeds
@@ -137,9 +143,8 @@ def benchmark(name: str, overrides: dict[str, Any], num_seeds: int, folder: Path
     """All seeds of one recipe that are not measured yet."""
     recipe, environment = resolved(name, overrides), this_environment(name)
     digest = digest_of(recipe)
-    seeds = kept_seeds(name, digest, environment, options.again) if options.goes_on else []
-    # Once the best epoch was tested, not the last one.
-    seeds = [one for one in seeds if one.get("epoch", recipe.fit.epochs) == recipe.fit.epochs]
+    epochs = recipe.fit.epochs
+    seeds = kept_seeds(name, digest, epochs, environment, options.again) if options.goes_on else []
     for seed in range(num_seeds):
         if any(one["seed"] == seed for one in seeds):
             continue
@@ -184,7 +189,9 @@ def main() -> None:
     parser.add_argument("--recipe", nargs="+", choices=SPEED_RECIPES, default=SPEED_RECIPES, help="by default all")
     parser.add_argument("--seeds", type=int, help=f"how many, from 0 on; {NUM_SEEDS} by default")
     parser.add_argument("--continue", action="store_true", dest="goes_on", help="keep the seeds that are measured")
-    parser.add_argument("--again", type=int, nargs="+", default=[], metavar="SEED", help="but not of these")
+    parser.add_argument(
+        "--again", type=int, nargs="+", action="extend", default=[], metavar="SEED", help="but not of these"
+    )
     parser.add_argument("--quick", action="store_true", help="a few made-up pictures, to see that it works")
     options = parser.parse_args()
     if options.seeds is not None and options.seeds < 1:

@@ -72,7 +72,7 @@ def markdown(section: dict[str, Any]) -> list[str]:
     if not section.get("decoded"):
         lines += [
             "Measured before plain PyTorch and Lightning had decoded pictures: here they open JPEG files,",
-            "which takes them longer (by 12 and 17 % on an AMD EPYC).",
+            "which takes them longer (by 21 and 13 % on an AMD EPYC).",
         ]
     else:
         lines.append("fastai opens JPEG files, as its loaders do; the others have decoded pictures in memory.")

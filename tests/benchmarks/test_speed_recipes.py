@@ -174,10 +174,11 @@ def test_without_being_told_to_go_on_all_seeds_are_measured(benchmark: Benchmark
     assert len(benchmark.trained) == 4
 
 
-def test_single_seeds_are_measured_again(benchmark: Benchmark) -> None:
+def test_single_seeds_are_measured_again(benchmark: Benchmark, capsys: pytest.CaptureFixture[str]) -> None:
     options = ("--recipe", "speed-cifar10", "--seeds", "4")
     benchmark.run(*options)
-    benchmark.run(*options, "--continue", "--again", "0", "2")
+    benchmark.run(*options, "--continue", "--again", "0", "--again", "2")
+    assert "seeds 1, 3 are kept" in capsys.readouterr().out
     assert benchmark.trained[4:] == [("speed-cifar10", 0), ("speed-cifar10", 2)]
     assert [one["seed"] for one in benchmark.written["speed-cifar10"]["seeds"]] == [0, 1, 2, 3]
     for wrong in (("--again", "0"), ("--continue", "--again", "4")):
@@ -186,15 +187,20 @@ def test_single_seeds_are_measured_again(benchmark: Benchmark) -> None:
 
 
 def test_a_seed_that_was_tested_with_another_epoch_is_measured_again(
-    benchmark: Benchmark, monkeypatch: pytest.MonkeyPatch
+    benchmark: Benchmark, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     # Of seven epochs, by its recipe.
-    epochs = iter((7, 6, 7))
+    epochs = iter((7, 6, 6, 6, 7))
     original = speed_recipes.measure
     monkeypatch.setattr(speed_recipes, "measure", lambda *which: {**original(*which), "epoch": next(epochs)})
     benchmark.run("--recipe", "speed-cifar10", "--seeds", "2")
     benchmark.run("--recipe", "speed-cifar10", "--seeds", "2", "--continue")
     assert benchmark.trained[2:] == [("speed-cifar10", 1)]
+    assert "seeds 0 are kept" in capsys.readouterr().out
+    # The last one was tested with another epoch again, and the first is not wanted.
+    benchmark.run("--recipe", "speed-cifar10", "--seeds", "2", "--continue", "--again", "0")
+    assert "speed-cifar10 is measured anew." in capsys.readouterr().out
+    assert benchmark.trained[3:] == [("speed-cifar10", 0), ("speed-cifar10", 1)]
 
 
 def test_made_up_pictures_write_nothing(benchmark: Benchmark) -> None:

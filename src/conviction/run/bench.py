@@ -99,6 +99,8 @@ def _resolved(
 ) -> tuple[Recipe, Shape, int]:
     """The recipe, the shape of its pictures and the number of classes. Raises: ConfigError."""
     if isinstance(recipe, str) and (known := _pictures_of_network(recipe)):
+        if "network" in overrides:
+            raise ConfigError(f"{recipe} is a network: `network` cannot name another one.")
         resolved = load_recipe({"name": recipe.removeprefix(TORCHVISION), "network": recipe}, overrides)
         shape, classes = input_shape or known[0], num_classes or known[1]
     else:

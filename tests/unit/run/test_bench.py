@@ -145,6 +145,8 @@ def test_a_network_of_torchvisions_needs_no_recipe() -> None:
     assert (shape, classes) == ((3, 224, 224), 10)
     with pytest.raises(ConvictionError, match="Did you mean 'squeezenet1_0'"):
         bench_machine("torchvision:squeezenet1_2x", seconds=SECONDS)
+    with pytest.raises(ConvictionError, match="torchvision:resnet18 is a network: `network` cannot name another one"):
+        bench_machine("torchvision:resnet18", {"network": "digits"}, seconds=SECONDS)
 
 
 def test_an_unknown_name_is_answered_with_presets_too() -> None:

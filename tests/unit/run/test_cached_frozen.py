@@ -175,6 +175,14 @@ def test_what_comes_before_the_epochs_is_told_beside_their_time(monkeypatch: pyt
     assert "of preparation" not in "".join(describe_end(quick, second.path))
 
 
+def test_a_resumed_run_tells_all_that_came_before_its_epochs() -> None:
+    run, _ = trained({"fit.epochs": 1})
+    run.folder.recipe.write_text(run.folder.recipe.read_text().replace("epochs: 1", "epochs: 2"))
+    summary = json.loads((run.path / "run.json").read_text())
+    (run.path / "run.json").write_text(json.dumps({**summary, "status": "interrupted", "preparation_s": 100.0}))
+    assert 100 < resume(run).summary.preparation_s < 150
+
+
 def test_where_the_disk_has_no_room_training_goes_on_without(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(cached_frozen.shutil, "disk_usage", lambda folder: NoRoom)
     run, notes = trained({"fit.epochs": 1})
