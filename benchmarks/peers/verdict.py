@@ -133,16 +133,20 @@ def draw(section: dict[str, Any], title: str, path: Path) -> None:
             axes.text(spread["largest"] + 0.02 * largest, row, note, va="center", fontsize=8, color="#333333")
         axes.set_yticks(range(len(names)), names, fontsize=9)
         axes.set_ylim(len(names) - 0.5, -0.5)
-        axes.set_xlim(0, 1.3 * largest)
+        axes.set_xlim(0, 1.5 * largest)
         axes.grid(axis="x", alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)
         axes.set_title(f"{WORK[network]} (n = {found['num_rounds']} rounds)", fontsize=9, loc="left", color=GREY)
     panels[-1].set_xlabel(
-        f"images a second, whole loop, batches of {section['batch_size']} (mark: median, line: smallest to largest)"
+        f"images a second, whole loop, batches of {section['batch_size']} from {section['pictures']}\n"
+        "mark: median, line: smallest to largest"
     )
     save_figure(figure, title, path)
 
 
 def _note(about: dict[str, Any]) -> str:
-    target = "" if about["target"] is None else f" (target {about['target']:g})"
-    return f"Conviction {about['ratio']['median']:.2f} × as fast{target}"
+    ratio, target = about["ratio"], about["target"]
+    shown = f"Conviction {ratio['median']:.2f} × as fast ({ratio['smallest']:.2f} … {ratio['largest']:.2f}"
+    if target is not None:
+        shown += f"; target {target:g}{'' if ratio['median'] >= target else ', missed'}"
+    return f"{shown})"
