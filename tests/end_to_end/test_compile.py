@@ -81,9 +81,13 @@ def test_a_killed_run_goes_on_with_the_same_bits(tmp_path: Path, recipe: Path) -
     process.send_signal(signal.SIGKILL)
     process.communicate()
     killed = run_in(tmp_path / "killed")
-    assert killed.read_summary().epochs < 12
+    before = killed.read_summary()
+    assert before.epochs < 12
     # Nothing that was compiled before is there any more.
-    finish(start(tmp_path / "killed", "resume", killed.id, CONVICTION_CACHE=str(tmp_path / "another")))
+    said = finish(start(tmp_path / "killed", "resume", killed.id, CONVICTION_CACHE=str(tmp_path / "another")))
+    # Its seconds count in no epoch.
+    assert "Compiled it in" in said
+    assert killed.read_summary().preparation_s > before.preparation_s + 1
     assert any((tmp_path / "another" / "compiled").iterdir())
     for name in SAME_BYTES:
         assert (whole.path / name).read_bytes() == (killed.path / name).read_bytes(), name

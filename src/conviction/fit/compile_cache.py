@@ -12,25 +12,33 @@ import hashlib
 import io
 import json
 import os
+import re
 import shutil
 import tempfile
+import time
 import zipfile
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from functools import cache
 from pathlib import Path
 
 import torch
 
-from conviction.core.device import device_name
+from conviction.core.device import device_name, processor_flags
 from conviction.core.errors import ConvictionError
-from conviction.core.files import make_folder, write_atomically
+from conviction.core.files import locked, make_folder, write_atomically
 from conviction.data.source.locate import cache_folder
 
 # A network's code takes a few megabytes.
 MOST_KEPT = 64
 _VARIABLE, _TRITON_VARIABLE = "TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR"
-_PREFIX, _SUFFIX = "conviction-compiled-", ".zip"
+_PREFIX, _SUFFIX, _LOCK = "conviction-compiled-", ".zip", ".lock"
+# How torch calls the folder that it takes, and writes into the variable, where nobody chose one.
+_TORCHS_PREFIX = "torchinductor_"
+# What no command line of a compiler takes apart.
+_PLAIN_PATH = re.compile(r"[\w/.,+@=~-]+")
+# A folder this young may be about to be locked.
+_YOUNG_S = 60
 _DIGEST_BYTES = hashlib.sha256().digest_size
 # torch's own, which say nothing to another process.
 _LOCKS = "locks"
@@ -44,10 +52,13 @@ class KeptCode:
     """
 
     def __init__(self, about: Sequence[str], device: torch.device) -> None:
-        key = json.dumps([torch.__version__, device_name(device), *about])
+        # Libraries use all instructions of the processor.
+        flags = sorted(processor_flags()) if device.type == "cpu" else []
+        key = json.dumps([torch.__version__, device_name(device), flags, *about])
         self._path = cache_folder() / "compiled" / (hashlib.sha256(key.encode()).hexdigest()[:32] + _SUFFIX)
         self._folder: Path | None = None
         self._kept: list[str] = []
+        self._had_archive = False
         if device.type == "cpu":
             # Processes that would compile for a GPU.
             os.environ.setdefault("TORCH_WARM_POOL", "0")
@@ -59,33 +70,46 @@ class KeptCode:
         """
         if _is_somebody_elses(os.environ.get(_VARIABLE)):
             return
-        if self._folder is None:
-            folder = Path(tempfile.mkdtemp(dir=_folder_of_process(os.getpid())))
-            archive = self._whole_archive()
-            if archive is not None:
-                with zipfile.ZipFile(io.BytesIO(archive)) as packed:
-                    packed.extractall(folder)
-                    self._kept = sorted(packed.namelist())
-                with suppress(OSError):
-                    # The longest unused goes first.
-                    os.utime(self._path)
-            self._folder = folder
+        # Long-lived processes see their temporary files cleaned away.
+        if self._folder is None or not self._folder.is_dir():
+            self._folder = self._unpacked()
         os.environ[_VARIABLE] = str(self._folder)
         if not _is_somebody_elses(os.environ.get(_TRITON_VARIABLE)):
             # Derived by torch from the other, for an earlier folder.
             os.environ.pop(_TRITON_VARIABLE, None)
 
+    def _unpacked(self) -> Path:
+        parent = _folder_of_process(os.getpid())
+        parent.mkdir(mode=0o700, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(dir=parent))
+        archive = self._whole_archive()
+        self._had_archive = archive is not None
+        if archive is not None:
+            try:
+                with zipfile.ZipFile(io.BytesIO(archive)) as packed:
+                    packed.extractall(folder)
+                    self._kept = sorted(packed.namelist())
+            except BaseException:
+                shutil.rmtree(folder, ignore_errors=True)
+                raise
+            with suppress(OSError):
+                # The longest unused goes first.
+                os.utime(self._path)
+        return folder
+
     def keep(self) -> None:
         """Save what torch has compiled since. Where that fails, it is compiled again."""
         if self._folder is None or os.environ.get(_VARIABLE) != str(self._folder):
             return
-        with suppress(OSError, ConvictionError):
+        # Nothing about saving is worth a training.
+        with suppress(Exception):
             files = {str(path.relative_to(self._folder)): path for path in self._folder.rglob("*") if path.is_file()}
             names = sorted(name for name in files if Path(name).parts[0] != _LOCKS)
             if names == self._kept:
                 return
             packed = io.BytesIO()
-            with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
+            # Clocks without a battery begin in 1970, and the format in 1980.
+            with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED, strict_timestamps=False) as archive:
                 for name in names:
                     archive.write(files[name], name)
             content = packed.getvalue()
@@ -97,7 +121,7 @@ class KeptCode:
 
     def forget(self) -> None:
         """What was kept does not work: the next training compiles anew."""
-        if self._kept:
+        if self._had_archive:
             with suppress(OSError):
                 self._path.unlink()
 
@@ -112,22 +136,63 @@ class KeptCode:
 
 
 def _is_somebody_elses(folder: str | None) -> bool:
-    """Whether the user chose a folder for torch: ours are left by this process, or by the one that started it."""
-    return folder is not None and not any(part.startswith(_PREFIX) for part in Path(folder).parts)
+    """Whether the user chose a folder for torch.
+
+    Ours are left by this process, or by the one that started it; torch writes down its own as soon as it asks for it.
+    """
+    if not folder:
+        return False
+    of_torch = Path(folder).name.startswith(_TORCHS_PREFIX) and Path(folder).parent == Path(tempfile.gettempdir())
+    return not (of_torch or any(part.startswith(_PREFIX) for part in Path(folder).parts))
 
 
 @cache
 def _folder_of_process(process: int) -> Path:
-    """Removed when the process ends."""
-    folder = Path(tempfile.mkdtemp(prefix=_PREFIX))
+    """Removed when the process ends; those of killed ones are removed now."""
+    place = _place()
+    _remove_abandoned(place)
+    folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=place))
+    lock = ExitStack()
+    with suppress(ConvictionError, OSError):
+        lock.enter_context(locked(folder / _LOCK, wait=False))
 
     def remove() -> None:
         # Not when a process ends that was forked from it.
         if os.getpid() == process:
             shutil.rmtree(folder, ignore_errors=True)
+            lock.close()
 
     atexit.register(remove)
     return folder
+
+
+def _place() -> str:
+    """The system's temporary folder, or the cache folder where no code of the former can be loaded or compiled."""
+    usual = tempfile.gettempdir()
+    if _suits(usual):
+        return usual
+    with suppress(ConvictionError):
+        make_folder(cache_folder() / "compiled")
+        other = str((cache_folder() / "compiled").resolve())
+        return other if _suits(other) and os.access(other, os.W_OK) else usual
+    return usual
+
+
+def _suits(folder: str) -> bool:
+    # Not every system tells.
+    no_code = getattr(os, "ST_NOEXEC", 0)
+    return bool(_PLAIN_PATH.fullmatch(folder)) and not os.statvfs(folder).f_flag & no_code
+
+
+def _remove_abandoned(place: str) -> None:
+    """Whoever lives holds the lock of its folder."""
+    for folder in Path(place).glob(f"{_PREFIX}*"):
+        with suppress(ConvictionError, OSError):
+            if time.time() - folder.stat().st_mtime < _YOUNG_S:
+                continue
+            with locked(folder / _LOCK, wait=False) as is_abandoned:
+                if is_abandoned:
+                    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _write(path: Path, content: bytes) -> None:

@@ -76,7 +76,6 @@ class CompiledForward:
             with _quiet(), _nothing_changed(self._network, images.device):
                 code.bring()
                 forward = self._rehearsed(images)
-            code.keep()
         # Compilers fail in many ways. What is the network's own fault shows again where it is computed as it is.
         except Exception as error:
             # Where another variant works, it is not the kept code that is at fault.
@@ -84,9 +83,11 @@ class CompiledForward:
                 code.forget()
             self._note(f"The training step is not compiled ({_reason(error)}), but computed as it is.")
             return None
+        else:
+            code.keep()
+            return forward
         finally:
             self.compile_s += time.perf_counter() - start
-        return forward
 
     def _code_on(self, device: torch.device) -> KeptCode:
         """Of all variants together."""

@@ -65,13 +65,13 @@ class Tried:
         return num_steps * (self.usual_step_s - self.step_s) > LEAST_RETURN * num_variants * self.compile_s
 
 
-def with_compiled_step(trainer: Trainer, prepared: Prepared) -> tuple[Trainer, Prepared]:
-    """The same, its step compiled where the machine says so; where that fails, both without."""
+def with_compiled_step(trainer: Trainer, prepared: Prepared, epoch: int = 1) -> tuple[Trainer, Prepared]:
+    """The same, its step compiled for an epoch where the machine says so; where that fails, both without."""
     if prepared.machine.compile == "none" or prepared.machine.num_processes > 1:
         return trainer, prepared
     prepared.machine.engage()
     trainer.note("Compiling the training step.")
-    seconds = trainer.compile_step()
+    seconds = trainer.compile_step(epoch)
     if seconds is None:
         uncompiled = replace(prepared, machine=replace(prepared.machine, compile="none"))
         return replace(trainer, compile="none"), uncompiled

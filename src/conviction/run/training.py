@@ -136,6 +136,8 @@ def resume(
             summary = dataclasses.replace(summary, num_processes=chosen)
         began = time.perf_counter()
         trainer = with_cached_frozen(_built(prepared, network, watcher), prepared, watcher)
+        if summary.epochs < recipe.fit.epochs:
+            trainer, prepared = with_compiled_step(trainer, prepared, summary.epochs + 1)
         preparation_s = summary.preparation_s + time.perf_counter() - began
         summary = dataclasses.replace(summary, preparation_s=preparation_s)
         ledger = Ledger.beside(folder.path.resolve().parent, ledger_url)

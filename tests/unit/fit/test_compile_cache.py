@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -15,6 +19,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from conviction.core.errors import StorageError
+from conviction.core.files import locked
 from conviction.fit import compile_cache
 from conviction.fit.compile_cache import KeptCode
 
@@ -82,6 +87,9 @@ def test_another_torch_or_processor_compiles_anew(monkeypatch: pytest.MonkeyPatc
         patch.setattr(compile_cache, "device_name", lambda device: "another")
         assert files(brought()[1]) == {}
     with monkeypatch.context() as patch:
+        patch.setattr(compile_cache, "processor_flags", lambda: frozenset({"avx2"}))
+        assert files(brought()[1]) == {}
+    with monkeypatch.context() as patch:
         patch.setattr(torch, "__version__", "3.0")
         assert files(brought()[1]) == {}
     assert len(files(brought()[1])) == 1
@@ -108,7 +116,10 @@ def test_it_works_where_two_take_turns() -> None:
     two, second = brought("two")
     write(second, "ab/two.so")
     # torch works for the other one now.
+    write(first, "ab/not-yet.so")
     one.keep()
+    assert files(brought("one")[1]) == {}
+    (first / "ab" / "not-yet.so").unlink()
     one.bring()
     assert os.environ[VARIABLE] == str(first)
     write(first, "ab/one.so")
@@ -162,6 +173,57 @@ def test_the_users_own_folder_stays(kept: Path, monkeypatch: pytest.MonkeyPatch,
     assert not kept.exists()
 
 
+@pytest.mark.parametrize("name", ["", "torchinductor_somebody"])
+def test_what_torch_chose_is_not_the_users(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It writes its choice into the environment, as soon as somebody makes an optimiser."""
+    monkeypatch.setenv(VARIABLE, str(Path(tempfile.gettempdir()) / name) if name else "")
+    _, folder = brought()
+    assert folder.parent.name.startswith("conviction-compiled-")
+
+
+def test_code_lies_in_the_cache_folder_where_the_temporary_one_does_not_suit(
+    kept: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for name in ("a temporary folder", "it's"):
+        (tmp_path / name).mkdir()
+        monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / name))
+        compile_cache._folder_of_process.cache_clear()
+        assert brought()[1].parent.parent == kept
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    real = os.statvfs
+
+    class NoCode:
+        f_flag = os.ST_NOEXEC | os.ST_RDONLY
+
+    monkeypatch.setattr(os, "statvfs", lambda path: NoCode if str(path).endswith("temporary") else real(path))
+    compile_cache._folder_of_process.cache_clear()
+    code, folder = brought()
+    assert folder.parent.parent == kept
+    write(folder, "ab/one.so")
+    code.keep()
+    assert list(files(brought()[1])) == ["ab/one.so"]
+    # Where neither suits, the temporary folder is as good.
+    monkeypatch.setattr(os, "statvfs", lambda path: NoCode)
+    compile_cache._folder_of_process.cache_clear()
+    assert brought()[1].parent.parent == tmp_path / "temporary"
+
+
+def test_what_killed_processes_left_is_removed(tmp_path: Path) -> None:
+    names = ("abandoned", "alive", "young", "never-locked")
+    folders = {name: tmp_path / "temporary" / f"conviction-compiled-{name}" for name in names}
+    for name, folder in folders.items():
+        folder.mkdir()
+        if name != "never-locked":
+            write(folder, ".lock")
+        if name != "young":
+            os.utime(folder, (0, 0))
+    with locked(folders["alive"] / ".lock") as held:
+        assert held
+        _, own = brought()
+    assert own.exists()
+    assert [name for name, folder in folders.items() if folder.exists()] == ["alive", "young"]
+
+
 def test_what_a_process_leaves_to_those_it_starts_is_not_the_users(monkeypatch: pytest.MonkeyPatch) -> None:
     _, first = brought()
     monkeypatch.setenv(TRITON, str(first / "triton" / "0"))
@@ -185,6 +247,57 @@ def test_processes_that_compile_for_a_gpu_stay(monkeypatch: pytest.MonkeyPatch) 
 
 def refuse(*arguments: object) -> None:
     raise StorageError("full")
+
+
+def test_no_clock_and_no_other_fault_of_saving_stops_a_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    code, first = brought()
+    write(first, "ab/one.so")
+    with monkeypatch.context() as patch:
+
+        def too_large(*arguments: object) -> None:
+            raise MemoryError
+
+        patch.setattr(compile_cache, "write_atomically", too_large)
+        code.keep()
+    os.utime(first / "ab" / "one.so", (0, 0))
+    code.keep()
+    assert len(files(brought()[1])) == 1
+
+
+def test_what_was_cleaned_away_comes_back() -> None:
+    code, first = brought()
+    write(first, "ab/one.so")
+    code.keep()
+    shutil.rmtree(first.parent)
+    code.bring()
+    assert list(files(Path(os.environ[VARIABLE]))) == ["ab/one.so"]
+    assert list(files(brought()[1])) == ["ab/one.so"]
+
+
+def test_what_cannot_be_unpacked_leaves_nothing(kept: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    code, first = brought()
+    write(first, "ab/one.so")
+    code.keep()
+    again = KeptCode(["network"], CPU)
+    with monkeypatch.context() as patch:
+
+        def half(archive: Any, folder: Path) -> None:
+            (folder / "ab").mkdir()
+            raise OSError("full")
+
+        patch.setattr(compile_cache.zipfile.ZipFile, "extractall", half)
+        with pytest.raises(OSError, match="full"):
+            again.bring()
+    assert sorted(path.name for path in first.parent.iterdir()) == [".lock", first.name]
+    again.bring()
+    assert list(files(Path(os.environ[VARIABLE]))) == ["ab/one.so"]
+    (path,) = kept.iterdir()
+    path.write_bytes(hashlib.sha256(b"no zip").digest() + b"no zip")
+    last = KeptCode(["network"], CPU)
+    with pytest.raises(zipfile.BadZipFile):
+        last.bring()
+    last.forget()
+    assert list(kept.iterdir()) == []
 
 
 @pytest.mark.parametrize("fault", ["folder", "full"])
@@ -220,17 +333,19 @@ def test_the_longest_unused_is_removed(kept: Path, monkeypatch: pytest.MonkeyPat
 
 def run(program: str, tmp_path: Path) -> None:
     begin = "import os, torch\nfrom conviction.fit.compile_cache import KeptCode\n"
+    begin += "torch.optim.SGD([torch.zeros(1)], lr=0.1)\nassert os.environ.get('TORCHINDUCTOR_CACHE_DIR')\n"
     begin += "code = KeptCode(['network'], torch.device('cpu'))\ncode.bring()\n"
     environment = {**os.environ, "TMPDIR": str(tmp_path / "temporary")}
     subprocess.run([sys.executable, "-c", begin + program], check=True, env=environment, timeout=120)
 
 
 def test_a_process_leaves_nothing_behind(tmp_path: Path) -> None:
-    run("assert os.listdir(os.environ['TMPDIR'])", tmp_path)
-    assert list((tmp_path / "temporary").iterdir()) == []
+    # An optimiser lets torch write its own folder into the environment.
+    run("assert 'conviction-compiled-' in os.environ['TORCHINDUCTOR_CACHE_DIR']", tmp_path)
+    assert list((tmp_path / "temporary").glob("conviction*")) == []
 
 
 def test_a_forked_process_takes_nothing_away(tmp_path: Path) -> None:
     ends: Callable[[str], str] = "import sys\nif os.fork() == 0: sys.exit()\nos.wait()\n{}".format
     run(ends("assert os.path.isdir(os.environ['TORCHINDUCTOR_CACHE_DIR'])"), tmp_path)
-    assert list((tmp_path / "temporary").iterdir()) == []
+    assert list((tmp_path / "temporary").glob("conviction*")) == []

@@ -314,7 +314,7 @@ def _is_alive(process: int) -> bool:
 
 class TestBeginning:
     def compiled(self, training: Prepared, seconds: float | None, monkeypatch: pytest.MonkeyPatch) -> Any:
-        monkeypatch.setattr(Trainer, "compile_step", lambda trainer: seconds)
+        monkeypatch.setattr(Trainer, "compile_step", lambda trainer, epoch: seconds)
         prepared = changed(training, compile="fused")
         self.notes: list[str] = []
         trainer, settled = with_compiled_step(build_trainer(prepared, note=self.notes.append), prepared)
