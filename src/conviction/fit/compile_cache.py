@@ -7,38 +7,30 @@ not used at all.
 
 from __future__ import annotations
 
-import atexit
 import hashlib
 import io
 import json
 import os
-import re
 import shutil
 import tempfile
-import time
 import zipfile
 from collections.abc import Sequence
-from contextlib import ExitStack, suppress
-from functools import cache
+from contextlib import suppress
 from pathlib import Path
 
 import torch
 
 from conviction.core.device import device_name, processor_flags
-from conviction.core.errors import ConvictionError
-from conviction.core.files import locked, make_folder, write_atomically
+from conviction.core.files import make_folder, write_atomically
 from conviction.data.source.locate import cache_folder
+from conviction.fit.compile_folder import PREFIX, folder_of_process
 
 # A network's code takes a few megabytes.
 MOST_KEPT = 64
 _VARIABLE, _TRITON_VARIABLE = "TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR"
-_PREFIX, _SUFFIX, _LOCK = "conviction-compiled-", ".zip", ".lock"
+_SUFFIX = ".zip"
 # How torch calls the folder that it takes, and writes into the variable, where nobody chose one.
 _TORCHS_PREFIX = "torchinductor_"
-# What no command line of a compiler takes apart.
-_PLAIN_PATH = re.compile(r"[\w/.,+@=~-]+")
-# A folder this young may be about to be locked.
-_YOUNG_S = 60
 _DIGEST_BYTES = hashlib.sha256().digest_size
 # torch's own, which say nothing to another process.
 _LOCKS = "locks"
@@ -79,11 +71,11 @@ class KeptCode:
             os.environ.pop(_TRITON_VARIABLE, None)
 
     def _unpacked(self) -> Path:
-        parent = _folder_of_process(os.getpid())
+        parent = folder_of_process(os.getpid())
         parent.mkdir(mode=0o700, exist_ok=True)
         folder = Path(tempfile.mkdtemp(dir=parent))
         archive = self._whole_archive()
-        self._had_archive = archive is not None
+        self._had_archive, self._kept = archive is not None, []
         if archive is not None:
             try:
                 with zipfile.ZipFile(io.BytesIO(archive)) as packed:
@@ -143,56 +135,7 @@ def _is_somebody_elses(folder: str | None) -> bool:
     if not folder:
         return False
     of_torch = Path(folder).name.startswith(_TORCHS_PREFIX) and Path(folder).parent == Path(tempfile.gettempdir())
-    return not (of_torch or any(part.startswith(_PREFIX) for part in Path(folder).parts))
-
-
-@cache
-def _folder_of_process(process: int) -> Path:
-    """Removed when the process ends; those of killed ones are removed now."""
-    place = _place()
-    _remove_abandoned(place)
-    folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=place))
-    lock = ExitStack()
-    with suppress(ConvictionError, OSError):
-        lock.enter_context(locked(folder / _LOCK, wait=False))
-
-    def remove() -> None:
-        # Not when a process ends that was forked from it.
-        if os.getpid() == process:
-            shutil.rmtree(folder, ignore_errors=True)
-            lock.close()
-
-    atexit.register(remove)
-    return folder
-
-
-def _place() -> str:
-    """The system's temporary folder, or the cache folder where no code of the former can be loaded or compiled."""
-    usual = tempfile.gettempdir()
-    if _suits(usual):
-        return usual
-    with suppress(ConvictionError):
-        make_folder(cache_folder() / "compiled")
-        other = str((cache_folder() / "compiled").resolve())
-        return other if _suits(other) and os.access(other, os.W_OK) else usual
-    return usual
-
-
-def _suits(folder: str) -> bool:
-    # Not every system tells.
-    no_code = getattr(os, "ST_NOEXEC", 0)
-    return bool(_PLAIN_PATH.fullmatch(folder)) and not os.statvfs(folder).f_flag & no_code
-
-
-def _remove_abandoned(place: str) -> None:
-    """Whoever lives holds the lock of its folder."""
-    for folder in Path(place).glob(f"{_PREFIX}*"):
-        with suppress(ConvictionError, OSError):
-            if time.time() - folder.stat().st_mtime < _YOUNG_S:
-                continue
-            with locked(folder / _LOCK, wait=False) as is_abandoned:
-                if is_abandoned:
-                    shutil.rmtree(folder, ignore_errors=True)
+    return not (of_torch or any(part.startswith(PREFIX) for part in Path(folder).parts))
 
 
 def _write(path: Path, content: bytes) -> None:

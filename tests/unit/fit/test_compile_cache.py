@@ -22,6 +22,7 @@ from conviction.core.errors import StorageError
 from conviction.core.files import locked
 from conviction.fit import compile_cache
 from conviction.fit.compile_cache import KeptCode
+from conviction.fit.compile_folder import folder_of_process
 
 VARIABLE, TRITON, CPU = "TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR", torch.device("cpu")
 
@@ -34,7 +35,7 @@ def own_temporary_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         monkeypatch.delenv(name)
     (tmp_path / "temporary").mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
-    compile_cache._folder_of_process.cache_clear()
+    folder_of_process.cache_clear()
 
 
 @pytest.fixture
@@ -187,7 +188,7 @@ def test_code_lies_in_the_cache_folder_where_the_temporary_one_does_not_suit(
     for name in ("a temporary folder", "it's"):
         (tmp_path / name).mkdir()
         monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / name))
-        compile_cache._folder_of_process.cache_clear()
+        folder_of_process.cache_clear()
         assert brought()[1].parent.parent == kept
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
     real = os.statvfs
@@ -196,7 +197,7 @@ def test_code_lies_in_the_cache_folder_where_the_temporary_one_does_not_suit(
         f_flag = os.ST_NOEXEC | os.ST_RDONLY
 
     monkeypatch.setattr(os, "statvfs", lambda path: NoCode if str(path).endswith("temporary") else real(path))
-    compile_cache._folder_of_process.cache_clear()
+    folder_of_process.cache_clear()
     code, folder = brought()
     assert folder.parent.parent == kept
     write(folder, "ab/one.so")
@@ -204,7 +205,7 @@ def test_code_lies_in_the_cache_folder_where_the_temporary_one_does_not_suit(
     assert list(files(brought()[1])) == ["ab/one.so"]
     # Where neither suits, the temporary folder is as good.
     monkeypatch.setattr(os, "statvfs", lambda path: NoCode)
-    compile_cache._folder_of_process.cache_clear()
+    folder_of_process.cache_clear()
     assert brought()[1].parent.parent == tmp_path / "temporary"
 
 
@@ -227,7 +228,7 @@ def test_what_killed_processes_left_is_removed(tmp_path: Path) -> None:
 def test_what_a_process_leaves_to_those_it_starts_is_not_the_users(monkeypatch: pytest.MonkeyPatch) -> None:
     _, first = brought()
     monkeypatch.setenv(TRITON, str(first / "triton" / "0"))
-    compile_cache._folder_of_process.cache_clear()
+    folder_of_process.cache_clear()
     _, second = brought()
     assert second.parent != first.parent
     assert TRITON not in os.environ
@@ -271,6 +272,13 @@ def test_what_was_cleaned_away_comes_back() -> None:
     shutil.rmtree(first.parent)
     code.bring()
     assert list(files(Path(os.environ[VARIABLE]))) == ["ab/one.so"]
+    assert list(files(brought()[1])) == ["ab/one.so"]
+    # And the archive too.
+    shutil.rmtree(first.parent)
+    code.forget()
+    code.bring()
+    write(Path(os.environ[VARIABLE]), "ab/one.so")
+    code.keep()
     assert list(files(brought()[1])) == ["ab/one.so"]
 
 
