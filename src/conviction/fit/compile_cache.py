@@ -71,19 +71,20 @@ class KeptCode:
             os.environ.pop(_TRITON_VARIABLE, None)
 
     def _unpacked(self) -> Path:
-        parent = folder_of_process(os.getpid())
-        parent.mkdir(mode=0o700, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(dir=parent))
+        folder = Path(tempfile.mkdtemp(dir=folder_of_process()))
         archive = self._whole_archive()
-        self._had_archive, self._kept = archive is not None, []
+        self._had_archive, self._kept = False, []
         if archive is not None:
             try:
                 with zipfile.ZipFile(io.BytesIO(archive)) as packed:
                     packed.extractall(folder)
                     self._kept = sorted(packed.namelist())
-            except BaseException:
+            except BaseException as error:
+                # A full disk is no fault of the archive.
+                self._had_archive = not isinstance(error, OSError)
                 shutil.rmtree(folder, ignore_errors=True)
                 raise
+            self._had_archive = True
             with suppress(OSError):
                 # The longest unused goes first.
                 os.utime(self._path)
@@ -132,10 +133,8 @@ def _is_somebody_elses(folder: str | None) -> bool:
 
     Ours are left by this process, or by the one that started it; torch writes down its own as soon as it asks for it.
     """
-    if not folder:
-        return False
-    of_torch = Path(folder).name.startswith(_TORCHS_PREFIX) and Path(folder).parent == Path(tempfile.gettempdir())
-    return not (of_torch or any(part.startswith(PREFIX) for part in Path(folder).parts))
+    parts = Path(folder).parts if folder else ()
+    return bool(parts) and not any(part.startswith((PREFIX, _TORCHS_PREFIX)) for part in parts)
 
 
 def _write(path: Path, content: bytes) -> None:

@@ -13,7 +13,7 @@ from functools import cache
 from pathlib import Path
 
 from conviction.core.errors import ConvictionError
-from conviction.core.files import locked, make_folder
+from conviction.core.files import is_locked, locked, make_folder
 from conviction.data.source.locate import cache_folder
 
 PREFIX = "conviction-compiled-"
@@ -24,9 +24,21 @@ _PLAIN_PATH = re.compile(r"[\w/.,+@=~-]+")
 _YOUNG_S = 60
 
 
+def folder_of_process() -> Path:
+    """Removed when the process ends; those of killed ones are removed when another process begins.
+
+    Raises: OSError where it cannot be made.
+    """
+    folder = _folder(os.getpid())
+    if not (folder / _LOCK).exists():
+        # Long-lived processes see their temporary files cleaned away.
+        _folder.cache_clear()
+        folder = _folder(os.getpid())
+    return folder
+
+
 @cache
-def folder_of_process(process: int) -> Path:
-    """Removed when the process ends; those of killed ones are removed now."""
+def _folder(process: int) -> Path:
     place = _place()
     _remove_abandoned(place)
     folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=place))
@@ -66,7 +78,9 @@ def _remove_abandoned(place: str) -> None:
     """Whoever lives holds the lock of its folder."""
     for folder in Path(place).glob(f"{PREFIX}*"):
         with suppress(ConvictionError, OSError):
-            if time.time() - folder.stat().st_mtime < _YOUNG_S:
+            about = folder.lstat()
+            is_young = time.time() - about.st_mtime < _YOUNG_S
+            if is_young or folder.is_symlink() or about.st_uid != os.getuid() or is_locked(folder / _LOCK):
                 continue
             with locked(folder / _LOCK, wait=False) as is_abandoned:
                 if is_abandoned:

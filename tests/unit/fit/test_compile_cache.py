@@ -19,10 +19,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from conviction.core.errors import StorageError
-from conviction.core.files import locked
-from conviction.fit import compile_cache
+from conviction.core.files import is_locked, locked
+from conviction.fit import compile_cache, compile_folder
 from conviction.fit.compile_cache import KeptCode
-from conviction.fit.compile_folder import folder_of_process
 
 VARIABLE, TRITON, CPU = "TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR", torch.device("cpu")
 
@@ -35,7 +34,7 @@ def own_temporary_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         monkeypatch.delenv(name)
     (tmp_path / "temporary").mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
-    folder_of_process.cache_clear()
+    compile_folder._folder.cache_clear()
 
 
 @pytest.fixture
@@ -174,12 +173,14 @@ def test_the_users_own_folder_stays(kept: Path, monkeypatch: pytest.MonkeyPatch,
     assert not kept.exists()
 
 
-@pytest.mark.parametrize("name", ["", "torchinductor_somebody"])
-def test_what_torch_chose_is_not_the_users(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("chosen", ["", "/of/the/process/above/torchinductor_somebody"])
+def test_what_torch_chose_is_not_the_users(chosen: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """It writes its choice into the environment, as soon as somebody makes an optimiser."""
-    monkeypatch.setenv(VARIABLE, str(Path(tempfile.gettempdir()) / name) if name else "")
+    monkeypatch.setenv(VARIABLE, chosen)
+    monkeypatch.setenv(TRITON, f"{chosen}/triton/0" if chosen else "")
     _, folder = brought()
     assert folder.parent.name.startswith("conviction-compiled-")
+    assert TRITON not in os.environ
 
 
 def test_code_lies_in_the_cache_folder_where_the_temporary_one_does_not_suit(
@@ -188,7 +189,7 @@ def test_code_lies_in_the_cache_folder_where_the_temporary_one_does_not_suit(
     for name in ("a temporary folder", "it's"):
         (tmp_path / name).mkdir()
         monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / name))
-        folder_of_process.cache_clear()
+        compile_folder._folder.cache_clear()
         assert brought()[1].parent.parent == kept
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
     real = os.statvfs
@@ -197,7 +198,7 @@ def test_code_lies_in_the_cache_folder_where_the_temporary_one_does_not_suit(
         f_flag = os.ST_NOEXEC | os.ST_RDONLY
 
     monkeypatch.setattr(os, "statvfs", lambda path: NoCode if str(path).endswith("temporary") else real(path))
-    folder_of_process.cache_clear()
+    compile_folder._folder.cache_clear()
     code, folder = brought()
     assert folder.parent.parent == kept
     write(folder, "ab/one.so")
@@ -205,12 +206,15 @@ def test_code_lies_in_the_cache_folder_where_the_temporary_one_does_not_suit(
     assert list(files(brought()[1])) == ["ab/one.so"]
     # Where neither suits, the temporary folder is as good.
     monkeypatch.setattr(os, "statvfs", lambda path: NoCode)
-    folder_of_process.cache_clear()
+    compile_folder._folder.cache_clear()
     assert brought()[1].parent.parent == tmp_path / "temporary"
 
 
 def test_what_killed_processes_left_is_removed(tmp_path: Path) -> None:
     names = ("abandoned", "alive", "young", "never-locked")
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "temporary" / "conviction-compiled-link").symlink_to(tmp_path / "elsewhere")
+    os.utime(tmp_path / "temporary" / "conviction-compiled-link", (0, 0), follow_symlinks=False)
     folders = {name: tmp_path / "temporary" / f"conviction-compiled-{name}" for name in names}
     for name, folder in folders.items():
         folder.mkdir()
@@ -222,13 +226,14 @@ def test_what_killed_processes_left_is_removed(tmp_path: Path) -> None:
         assert held
         _, own = brought()
     assert own.exists()
+    assert list((tmp_path / "elsewhere").iterdir()) == []
     assert [name for name, folder in folders.items() if folder.exists()] == ["alive", "young"]
 
 
 def test_what_a_process_leaves_to_those_it_starts_is_not_the_users(monkeypatch: pytest.MonkeyPatch) -> None:
     _, first = brought()
     monkeypatch.setenv(TRITON, str(first / "triton" / "0"))
-    folder_of_process.cache_clear()
+    compile_folder._folder.cache_clear()
     _, second = brought()
     assert second.parent != first.parent
     assert TRITON not in os.environ
@@ -271,10 +276,13 @@ def test_what_was_cleaned_away_comes_back() -> None:
     code.keep()
     shutil.rmtree(first.parent)
     code.bring()
-    assert list(files(Path(os.environ[VARIABLE]))) == ["ab/one.so"]
+    second = Path(os.environ[VARIABLE])
+    assert list(files(second)) == ["ab/one.so"]
+    # Others see that it is in use.
+    assert is_locked(second.parent / ".lock")
     assert list(files(brought()[1])) == ["ab/one.so"]
     # And the archive too.
-    shutil.rmtree(first.parent)
+    shutil.rmtree(second.parent)
     code.forget()
     code.bring()
     write(Path(os.environ[VARIABLE]), "ab/one.so")
@@ -296,6 +304,8 @@ def test_what_cannot_be_unpacked_leaves_nothing(kept: Path, monkeypatch: pytest.
         patch.setattr(compile_cache.zipfile.ZipFile, "extractall", half)
         with pytest.raises(OSError, match="full"):
             again.bring()
+        # It is not the archive that is at fault.
+        again.forget()
     assert sorted(path.name for path in first.parent.iterdir()) == [".lock", first.name]
     again.bring()
     assert list(files(Path(os.environ[VARIABLE]))) == ["ab/one.so"]
