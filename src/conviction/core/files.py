@@ -46,6 +46,15 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
             temporary.unlink()
 
 
+def write_bytes(path: Path, content: bytes) -> None:
+    """Replace `path` by `content` atomically. Raises: StorageError."""
+
+    def write(temporary: Path) -> None:
+        temporary.write_bytes(content)
+
+    write_atomically(path, write)
+
+
 def write_text(path: Path, text: str) -> None:
     """Replace `path` by `text` atomically. Raises: StorageError."""
     write_atomically(path, lambda temporary: _write_text(temporary, text))

@@ -107,7 +107,7 @@ class RunSummary:
     """`run.json`: the state of a run, rewritten after each epoch.
 
     `seconds` are those of the epochs, validation included; `preparation_s` those before them: to find the fastest way
-    to compute, to compute frozen layers, and to compile for the first epoch of a training that is not resumed.
+    to compute, to compute frozen layers, and to compile for the first epoch, and that of a resumed run.
     """
 
     run: str

@@ -21,7 +21,7 @@ from pathlib import Path
 import torch
 
 from conviction.core.device import device_name, processor_flags
-from conviction.core.files import make_folder, write_atomically
+from conviction.core.files import make_folder, write_bytes
 from conviction.data.source.locate import cache_folder
 from conviction.fit.compile_folder import PREFIX, folder_of_process
 
@@ -108,7 +108,7 @@ class KeptCode:
             content = packed.getvalue()
             make_folder(self._path.parent)
             digest = hashlib.sha256(content).digest()
-            write_atomically(self._path, lambda temporary: _write(temporary, digest + content))
+            write_bytes(self._path, digest + content)
             self._kept = names
             _remove_longest_unused(self._path.parent)
 
@@ -135,10 +135,6 @@ def _is_somebody_elses(folder: str | None) -> bool:
     """
     parts = Path(folder).parts if folder else ()
     return bool(parts) and not any(part.startswith((PREFIX, _TORCHS_PREFIX)) for part in parts)
-
-
-def _write(path: Path, content: bytes) -> None:
-    path.write_bytes(content)
 
 
 def _remove_longest_unused(folder: Path) -> None:

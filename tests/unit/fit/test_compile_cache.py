@@ -263,7 +263,7 @@ def test_no_clock_and_no_other_fault_of_saving_stops_a_training(monkeypatch: pyt
         def too_large(*arguments: object) -> None:
             raise MemoryError
 
-        patch.setattr(compile_cache, "write_atomically", too_large)
+        patch.setattr(compile_cache, "write_bytes", too_large)
         code.keep()
     os.utime(first / "ab" / "one.so", (0, 0))
     code.keep()
@@ -327,7 +327,7 @@ def test_what_cannot_be_kept_is_compiled_again(fault: str, kept: Path, monkeypat
             kept.parent.mkdir(exist_ok=True)
             kept.write_text("in the way")
         else:
-            patch.setattr(compile_cache, "write_atomically", refuse)
+            patch.setattr(compile_cache, "write_bytes", refuse)
         code.keep()
         assert files(brought()[1]) == {}
     if fault == "folder":

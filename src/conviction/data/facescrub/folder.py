@@ -22,7 +22,7 @@ from conviction.core.files import (
     make_folder,
     read_json,
     remove_leftovers,
-    write_atomically,
+    write_bytes,
     write_json,
     write_text,
 )
@@ -69,7 +69,7 @@ class FaceFolder:
         """Write a face's file; `arrange` brings it into the class folders. Raises: StorageError."""
         target = self._unplaced / face.key
         make_folder(target.parent)
-        write_atomically(target, lambda temporary: _write_bytes(temporary, content))
+        write_bytes(target, content)
         former = self._places.get(face.key, target)
         self._places[face.key] = target
         if former != target:
@@ -242,7 +242,3 @@ def _find_faces(roots: Sequence[Path]) -> dict[str, Path]:
             if found.setdefault(key, place) != place and _KEY.fullmatch(key):
                 place.unlink(missing_ok=True)
     return found
-
-
-def _write_bytes(path: Path, content: bytes) -> None:
-    path.write_bytes(content)

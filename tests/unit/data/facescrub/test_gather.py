@@ -379,7 +379,7 @@ def test_a_full_disk_is_named(server: PictureServer, tmp_path: Path, monkeypatch
     def full(path: Path, content: bytes) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(face_folder, "_write_bytes", full)
+    monkeypatch.setattr(Path, "write_bytes", full)
     with pytest.raises(StorageError, match="the disk is full"):
         gather(faces, tmp_path / "out")
     monkeypatch.undo()
